@@ -1,0 +1,3 @@
+"""align-dsl: a compiler for attribute-aligned decision-makers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,67 @@
+"""One file per data format: a path and the attributes in, cases out.
+
+`load` finds the reader and keeps its promises for it: unique ids, choices that can be told apart,
+labels within 0..1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from align_dsl.errors import CompileError, Diagnostic, Span
+from align_dsl.registry import DATASETS
+from align_dsl.types import Attribute, Case, Exemplar, Pool
+
+MAX_SHOWN = 20  # mistakes of one data file that are listed
+
+
+def load(format: str, path: Path, attributes: Mapping[str, Attribute]) -> tuple[Case, ...]:
+    """Every case of a file or folder. Raises CompileError with the places of all mistakes."""
+    if not path.exists():
+        wrong = Diagnostic(Span(str(path)), "there is no such data", "check the path")
+        raise CompileError([wrong], {})
+    cases = tuple(DATASETS[format.replace("-", "_")](path, attributes))
+    if not cases:
+        raise CompileError([Diagnostic(Span(str(path)), "no cases in here", "check the path")], {})
+    found: list[str] = []
+    seen: set[str] = set()
+    for case in cases:
+        found += _mistakes(case, seen)
+        seen.add(case.scenario.id)
+    if found:
+        shown = [Diagnostic(Span(str(path)), said) for said in found[:MAX_SHOWN]]
+        raise CompileError(shown, {})
+    return cases
+
+
+def _mistakes(case: Case, seen: set[str]) -> list[str]:
+    name = case.scenario.id
+    ids = [c.id for c in case.scenario.choices]
+    found = []
+    if name in seen:
+        found.append(f"two cases are named `{name}`")
+    if not ids:
+        found.append(f"the case `{name}` offers no choices")
+    if len(set(ids)) < len(ids):
+        found.append(f"two choices of the case `{name}` have the same id")
+    for choice, by in case.labels.items():
+        if choice not in ids:
+            found.append(f"the case `{name}` labels a choice `{choice}` that it does not offer")
+        for attribute, value in by.items():
+            if not -1e-9 <= value <= 1 + 1e-9:
+                found.append(
+                    f"the label of `{choice}` on `{attribute}` in `{name}` is off the scale"
+                )
+    return found
+
+
+def pool_of(cases: Sequence[Case]) -> Pool:
+    """The labelled cases, as exemplars. What they may be shown to is decided where they are picked."""
+    return Pool(
+        tuple(
+            Exemplar(scenario=c.scenario, labels=c.labels, reasons=c.reasons)
+            for c in cases
+            if c.labels
+        )
+    )

@@ -1,0 +1,1 @@
+"""Plan, lower, execute, decide: from a program and its cases to decisions."""

@@ -1,0 +1,116 @@
+"""Do a program and its cases fit each other? Everything that can be known before running."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from align_dsl.engine.split import part
+from align_dsl.errors import Findings, Span
+from align_dsl.language.program import Decider, Step
+from align_dsl.language.resolve import Checked
+from align_dsl.language.source import Path
+from align_dsl.types import Case, Scenario
+
+CHARACTERS_PER_TOKEN = 3.6  # English prose with today's tokenizers; within a fifth of the truth
+OVERHEAD = 260  # tokens of instructions, definition and chat template around a case
+
+
+def fit(checked: Checked, cases: Sequence[Case], pool: Sequence[Case]) -> Findings:
+    """Complain of what the data makes impossible or doubtful."""
+    found = Findings(texts=dict(checked.texts))
+    program, source = checked.program, checked.source
+    decided = part(cases, program.data.split, program.data.cases)
+    data_span = source.at(("data", "path"))
+    if not decided:
+        found.error(data_span, "no cases are left to decide", "widen the split, or check the data")
+    _labels_exist(checked, decided, found)
+    for decider in program.deciders:
+        for step in decider.steps:
+            if step.params.get("select") == "fixed":
+                _fixed_are_not_decided(checked, decider, step, decided, pool, found)
+    _prompts_fit(checked, decided, pool, found)
+    return found
+
+
+def _labels_exist(checked: Checked, decided: Sequence[Case], found: Findings) -> None:
+    program, source = checked.program, checked.source
+    labelled = {name for case in decided for name in case.attributes()}
+    asked = list(dict.fromkeys(n for t in program.targets for n in t.values))
+    missing = [n for n in asked if n not in labelled]
+    if not missing:
+        return
+    names = ", ".join(f"`{n}`" for n in missing[:6]) + (" and more" if len(missing) > 6 else "")
+    said = (
+        f"no case is labelled on {names}, so the metric {program.metrics[0]} has nothing to score"
+    )
+    hint = f"labelled are: {', '.join(sorted(labelled)) or 'none'}; narrow `targets:` to those"
+    found.error(source.key(("targets",)), said, hint)
+
+
+def _fixed_are_not_decided(
+    checked: Checked,
+    decider: Decider,
+    step: Step,
+    decided: Sequence[Case],
+    pool: Sequence[Case],
+    found: Findings,
+) -> None:
+    where = f"{decider.name}.{step.name}.ids"
+    span = checked.origins.get(where, checked.source.key(("deciders", decider.name)))
+    by_id = {c.scenario.id: c for c in pool}
+    texts = {" ".join(c.scenario.text.split()): c.scenario.id for c in decided}
+    ids = step.params.get("ids", [])
+    if not ids:
+        found.error(span, "`select: fixed` names no exemplars", "list their ids under `ids:`")
+    for name in ids:
+        if name not in by_id:
+            found.error(span, f"no case named `{name}` in the exemplars", "check the id")
+        elif (twin := texts.get(" ".join(by_id[name].scenario.text.split()))) is not None:
+            said = f"the fixed exemplar `{name}` is among the cases being decided"
+            if twin != name:
+                said = (
+                    f"the fixed exemplar `{name}` has the same text as `{twin}`, which is decided"
+                )
+            hint = "decide another part (`cases: test`), or take exemplars from `data.exemplars`"
+            found.error(span, said, hint)
+
+
+def _prompts_fit(
+    checked: Checked, decided: Sequence[Case], pool: Sequence[Case], found: Findings
+) -> None:
+    if not decided:
+        return
+    longest = max(tokens(c.scenario) for c in decided)
+    typical = sum(tokens(c.scenario) for c in pool) / max(1, len(pool))
+    for decider, model in checked.program.pairs():
+        if model.context is None:
+            continue
+        for step in decider.steps:
+            if not step.algorithm.calls:
+                continue
+            need = OVERHEAD + longest + model.max_tokens + shots(decider, step) * (typical + 60)
+            if need > model.context:
+                at: Path = ("models", model.name, "context")
+                span = _span(checked, at)
+                said = (
+                    f"the step `{step.name}` of `{decider.name}` needs about {need:,.0f} tokens, "
+                    f"`{model.name}` has {model.context:,}"
+                )
+                found.warn(span, said, "show fewer exemplars, or raise `context:`")
+
+
+def _span(checked: Checked, at: Path) -> Span:
+    source = checked.source
+    return source.at(at) if at in source.values else source.at(("model",))
+
+
+def shots(decider: Decider, step: Step) -> int:
+    """How many exemplars the prompt of a step holds at most."""
+    origins = (decider.step(o) for p, o in step.takes.items() if p == "demos")
+    return sum(int(s.params.get("k", 0)) for s in origins)
+
+
+def tokens(scenario: Scenario) -> float:
+    """An estimate from the number of characters; good to about a fifth."""
+    characters = len(scenario.text) + sum(len(c.text) + 4 for c in scenario.choices)
+    return characters / CHARACTERS_PER_TOKEN

@@ -1,0 +1,166 @@
+"""Every error a user can meet, and the source position it points at.
+
+* AlignError
+  x CompileError   the files are wrong: carries every Diagnostic                     exit 2
+  x PlanError      the files are right, the request is not (no cases, over budget)   exit 2
+  x BackendError   a model cannot be reached or refuses; names endpoint and setting  exit 4
+  x BudgetError    the budget ran out; what was done is kept                         exit 5
+  x StoreError     the record cannot be read, or is from a newer version             exit 6
+
+A job that fails is no exception but a `types.Failure`, kept in the record.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A place in a source file. Lines and columns count from 1; `width` is in characters."""
+
+    file: str
+    line: int = 1
+    column: int = 1
+    width: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Diagnostic:
+    """One thing wrong with a source file, and how to put it right."""
+
+    span: Span
+    message: str
+    hint: str = ""
+    severity: Severity = "error"
+
+
+class AlignError(Exception):
+    """Base class: catch this to catch everything align-dsl raises on purpose."""
+
+    exit_code = 1
+
+
+class CompileError(AlignError):
+    """The files are wrong. Holds every mistake of the stage that found them, in file order."""
+
+    exit_code = 2
+
+    def __init__(self, diagnostics: Sequence[Diagnostic], texts: Mapping[str, str]) -> None:
+        self.diagnostics = tuple(sorted(set(diagnostics)))
+        self.texts = dict(texts)
+        super().__init__(render(self.diagnostics, self.texts))
+
+
+class PlanError(AlignError):
+    """The files are right; what is asked of them is not."""
+
+    exit_code = 2
+
+
+class BackendError(AlignError):
+    exit_code = 4
+
+
+class BudgetError(AlignError):
+    exit_code = 5
+
+
+class StoreError(AlignError):
+    exit_code = 6
+
+
+@dataclass(slots=True)
+class Findings:
+    """What one stage has found so far: every mistake, and the texts to show them in."""
+
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def error(self, span: Span, message: str, hint: str = "") -> None:
+        self.diagnostics.append(Diagnostic(span, message, hint))
+
+    def warn(self, span: Span, message: str, hint: str = "") -> None:
+        self.diagnostics.append(Diagnostic(span, message, hint, "warning"))
+
+    def add(self, error: CompileError) -> None:
+        self.diagnostics += error.diagnostics
+        self.texts.update(error.texts)
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        return tuple(sorted({d for d in self.diagnostics if d.severity == "warning"}))
+
+    def stop_if_wrong(self) -> None:
+        if any(d.severity == "error" for d in self.diagnostics):
+            raise CompileError(self.diagnostics, self.texts)
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The hint for a name that does not exist: what was probably meant, or all there is."""
+    if close := get_close_matches(name, list(known), n=1, cutoff=0.6):
+        return f"did you mean `{close[0]}`?"
+    by_case = [k for k in known if k.lower() == name.lower()]
+    if by_case:
+        return f"did you mean `{by_case[0]}`?"
+    shown = sorted(known)
+    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+    return f"known: {', '.join(shown[:12])}{more}" if shown else "there are none"
+
+
+def render(diagnostics: Sequence[Diagnostic], texts: Mapping[str, str]) -> str:
+    return "\n\n".join(picture(d, texts.get(d.span.file, "")) for d in diagnostics)
+
+
+WINDOW = 110  # characters of a source line that are shown
+
+
+def picture(diagnostic: Diagnostic, text: str) -> str:
+    """A diagnostic as a person reads it: what, where, the line, a caret, and the way out."""
+    span = diagnostic.span
+    lines = text.splitlines()
+    out = [f"{diagnostic.severity}: {visible(diagnostic.message)}"]
+    gutter = " " * len(str(span.line))
+    out.append(f"{gutter}--> {visible(str(span))}")
+    if 1 <= span.line <= len(lines):
+        source = lines[span.line - 1]
+        start = max(0, span.column - 1 - WINDOW // 2) if len(source) > WINDOW else 0
+        shown = source[start : start + WINDOW]
+        before = shown[: span.column - 1 - start]
+        marked = shown[span.column - 1 - start :][: max(1, span.width)]
+        pad = "".join(c if c == "\t" else " " * columns(c) for c in before)
+        carets = "^" * max(1, sum(columns(c) for c in marked.rstrip()))
+        ellipsis = "" if start + WINDOW >= len(source) else " ..."
+        out += [f"{gutter} |", f"{span.line} | {visible(shown)}{ellipsis}"]
+        out.append(f"{gutter} | {pad}{carets}")
+    if diagnostic.hint:
+        out.append(f"{gutter} = {visible(diagnostic.hint)}")
+    return "\n".join(out)
+
+
+def columns(character: str) -> int:
+    """How many terminal columns a character takes once it is made visible."""
+    shown = visible(character)
+    if shown != character:
+        return len(shown)
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def visible(text: str) -> str:
+    """Text from a file or a model, safe on a terminal: controls and bidi marks become <U+...>."""
+    return _UNSEEN.sub(lambda m: f"<U+{ord(m.group()):04X}>", text)

@@ -1,0 +1,147 @@
+"""`attributes:` of a program, or a file of them -> the attributes, each checked against itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from align_dsl.errors import CompileError, Findings, Span, nearest
+from align_dsl.language.library import Library
+from align_dsl.language.schema import AttributeDeclaration, AttributesFile, read
+from align_dsl.language.source import Path, Source
+from align_dsl.types import Attribute, Scale
+
+
+def resolve_attributes(
+    declared: str | list[str] | dict[str, AttributeDeclaration],
+    source: Source,
+    library: Library,
+    found: Findings,
+) -> dict[str, Attribute]:
+    """Name -> attribute, in the order written. Complains into `found`."""
+    at: Path = ("attributes",)
+    if isinstance(declared, dict):
+        return build(declared, source, at, found)
+    wanted = [(declared, source.at(at))]
+    if isinstance(declared, list):
+        wanted = [(name, source.at((*at, i))) for i, name in enumerate(declared)]
+    attributes: dict[str, Attribute] = {}
+    for name, span in wanted:
+        for attribute in _from_library(name, span, library, found):
+            if attribute.name in attributes:
+                said = f"the attribute `{attribute.name}` comes in twice"
+                found.error(span, said, "name single attributes, such as `mta.fairness`")
+            attributes[attribute.name] = attribute
+    check_names(attributes, source.at(at), found)
+    return attributes
+
+
+def read_attributes(source: Source, found: Findings) -> dict[str, Attribute]:
+    """A whole attributes file."""
+    declared = read(AttributesFile, source)
+    attributes = build(declared.attributes, source, ("attributes",), found)
+    check_names(attributes, source.at(("attributes",)), found)
+    return attributes
+
+
+def _from_library(name: str, span: Span, library: Library, found: Findings) -> list[Attribute]:
+    set_name, _, single = name.partition(".") if not name.endswith(".yaml") else (name, "", "")
+    try:
+        source = library.source("attributes", set_name)
+    except CompileError as error:
+        if error.texts:
+            found.add(error)
+        else:
+            wrong = error.diagnostics[0]
+            found.error(span, wrong.message, _where(name, library) or wrong.hint)
+        return []
+    found.texts.update(source.texts)
+    try:
+        attributes = read_attributes(source, found)
+    except CompileError as error:
+        found.add(error)
+        return []
+    if not single:
+        return list(attributes.values())
+    if single not in attributes:
+        said = f"the set `{set_name}` has no attribute `{single}`"
+        found.error(span, said, nearest(single, attributes))
+        return []
+    return [attributes[single]]
+
+
+def _where(name: str, library: Library) -> str:
+    """The set that an attribute is in, for someone who named the attribute alone."""
+    for set_name in library.names("attributes"):
+        data = library.source("attributes", set_name).data
+        if isinstance(data, dict) and name in (data.get("attributes") or {}):
+            return f"an attribute is named with its set: `{set_name}.{name}`"
+    return ""
+
+
+def build(
+    declared: Mapping[str, AttributeDeclaration], source: Source, at: Path, found: Findings
+) -> dict[str, Attribute]:
+    return {
+        name: _attribute(name, one, source, (*at, name), found) for name, one in declared.items()
+    }
+
+
+def _attribute(
+    name: str, one: AttributeDeclaration, source: Source, at: Path, found: Findings
+) -> Attribute:
+    scale = Scale()
+    if one.scale is not None:
+        scale = Scale(low=one.scale.low, high=one.scale.high, step=one.scale.step)
+        span = source.at((*at, "scale"))
+        if scale.low >= scale.high:
+            found.error(span, "the scale's `low` is not below its `high`", "swap them")
+            scale = Scale()
+        elif scale.step <= 0 or not _fits(scale.low, scale.high, scale.step):
+            said = f"steps of {scale.step:g} do not lead from {scale.low:g} to {scale.high:g}"
+            found.error(span, said, "the step must divide the scale into whole steps")
+            scale = Scale()
+    anchors = []
+    for written, sentence in one.anchors.items():
+        number = float(written)
+        if not scale.low <= number <= scale.high:
+            said = f"the anchor {written} is off the scale {scale.low:g}..{scale.high:g}"
+            found.error(source.key((*at, "anchors", written)), said, "move it onto the scale")
+        anchors.append((number, sentence))
+    return Attribute(
+        name=name,
+        title=one.title or name.replace("_", " "),
+        about=one.about,
+        high=one.high,
+        low=one.low,
+        kind=one.kind,
+        aliases=tuple(one.aliases),
+        includes=tuple(one.includes),
+        excludes=tuple(one.excludes),
+        scale=scale,
+        anchors=tuple(sorted(anchors)),
+    )
+
+
+def _fits(low: float, high: float, step: float) -> bool:
+    steps = (high - low) / step
+    return abs(steps - round(steps)) < 1e-9 and round(steps) <= 100_000
+
+
+def check_names(attributes: Mapping[str, Attribute], span: Span, found: Findings) -> None:
+    """No name or alias may mean two attributes: labels are looked up by either."""
+    owner: dict[str, str] = {}
+    for attribute in attributes.values():
+        for name in {attribute.name, *attribute.aliases}:
+            if owner.setdefault(name, attribute.name) != attribute.name:
+                said = f"`{name}` means both `{owner[name]}` and `{attribute.name}`"
+                found.error(span, said, "drop one of the two, or the alias")
+
+
+def by_any_name(attributes: Mapping[str, Attribute]) -> dict[str, str]:
+    """Every name and alias, in every usual spelling -> the attribute's own name."""
+    names: dict[str, str] = {}
+    for attribute in attributes.values():
+        for alias in (*attribute.aliases, attribute.name):
+            names[alias] = attribute.name
+            names.setdefault(alias.lower(), attribute.name)
+    return names

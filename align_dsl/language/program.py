@@ -1,0 +1,145 @@
+"""The intermediate representation: a program with every name resolved and every wire typed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from align_dsl.language.signature import Signature
+from align_dsl.types import Attribute, Target, Value
+
+Order = Literal["given", "shuffle", "both", "all"]
+Part = Literal["all", "train", "test"]
+
+
+class Step(Value):
+    """One algorithm, wired. `takes` maps each port to an earlier step or to an ambient value."""
+
+    name: str
+    algorithm: Signature
+    each: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
+    takes: dict[str, str]
+    samples: int = 1
+    order: Order = "shuffle"
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class Decide(Value):
+    """How the answers of steps become a weight for each choice."""
+
+    aligner: Signature
+    takes: dict[str, str]
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class Decider(Value):
+    """A way of deciding, with nothing left open."""
+
+    name: str
+    about: str
+    steps: tuple[Step, ...]
+    decide: Decide
+    params: dict[str, Any] = Field(default_factory=dict)
+    model: str | None = None  # where it differs from the program's
+
+    def step(self, name: str) -> Step:
+        return next(s for s in self.steps if s.name == name)
+
+    def takes_target(self, step: Step) -> bool:
+        """Whether a step, or anything it builds on, asks for the target."""
+        origins = set(step.takes.values())
+        earlier = (self.step(o) for o in origins if o not in AMBIENT)
+        return bool(origins & {"target", "attributes"}) or any(map(self.takes_target, earlier))
+
+
+AMBIENT = {
+    "scenario": "Scenario",
+    "attribute": "Attribute",
+    "choice": "Choice",
+    "target": "Target",
+    "attributes": "Attributes",  # those that the target names
+    "pool": "Pool",
+    "labels": "Labels",
+}
+"""What a question brings along: name -> type of the port. `attribute` and `choice` need `each`."""
+
+
+class Place(Value):
+    format: str
+    path: str
+
+
+class Split(Value):
+    train: float
+    test: float
+    group: Literal["scenario", "group"] = "group"
+    seed: int = 0
+
+
+class Data(Value):
+    place: Place
+    cases: Part = "all"
+    split: Split | None = None
+    exemplars: Place | None = None
+
+
+class Model(Value):
+    """A model and how to talk to it. `backend` is a door's name; `address` means something to it."""
+
+    name: str
+    backend: str
+    address: str
+    endpoint: str | None = None
+    key: str | None = None  # the name of an environment variable, never the key
+    temperature: float = 0
+    max_tokens: int = 512
+    context: int | None = None
+    timeout: float = 120
+    retries: int = 2
+    concurrency: int = 16
+    keep_alive: str | None = None
+
+    def identity(self) -> str:
+        """What an answer depends on. How long to wait and how often to retry is not part of it."""
+        leave_out = {"name", "key", "timeout", "retries", "concurrency", "keep_alive"}
+        return self.model_copy(update={}).model_dump_json(exclude=leave_out)
+
+
+class Optimize(Value):
+    decider: str
+    trials: int = 60
+    cases: Part = "train"
+    accept: Part = "test"
+    seed: int = 0
+
+
+class Program(Value):
+    """A checked program, ready to plan. Its canonical JSON is what a run is identified by."""
+
+    name: str
+    about: str
+    attributes: tuple[Attribute, ...]
+    data: Data
+    targets: tuple[Target, ...]
+    deciders: tuple[Decider, ...]
+    models: tuple[Model, ...]  # every model that some decider uses
+    run_on: tuple[str, ...]  # the program's own models, by name
+    metrics: tuple[str, ...]
+    optimize: Optimize | None = None
+    seed: int = 0
+
+    def attribute(self, name: str) -> Attribute:
+        return next(a for a in self.attributes if a.name == name)
+
+    def model(self, name: str) -> Model:
+        return next(m for m in self.models if m.name == name)
+
+    def pairs(self) -> tuple[tuple[Decider, Model], ...]:
+        """Every decider with every model it is to run on."""
+        return tuple(
+            (d, self.model(m))
+            for d in self.deciders
+            for m in ([d.model] if d.model else self.run_on)
+        )

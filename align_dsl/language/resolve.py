@@ -1,0 +1,213 @@
+"""A program file -> the typed program: every name looked up, every mistake reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from align_dsl.errors import Diagnostic, Findings, Span, nearest
+from align_dsl.language.attributes import resolve_attributes
+from align_dsl.language.deciders import resolve_decider
+from align_dsl.language.extend import extend
+from align_dsl.language.library import Library
+from align_dsl.language.models import resolve_model
+from align_dsl.language.program import Data, Decider, Model, Optimize, Place, Program, Split
+from align_dsl.language.schema import ProgramFile, read
+from align_dsl.language.source import Source
+from align_dsl.language.targets import resolve_targets
+from align_dsl.types import Attribute, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A program that compiled, with what is needed to talk about it: positions and warnings."""
+
+    program: Program
+    source: Source
+    warnings: tuple[Diagnostic, ...] = ()
+    origins: Mapping[str, Span] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+def resolve(source: Source, library: Library) -> Checked:
+    """Compile one program file against a library. Raises CompileError with every mistake."""
+    whole = extend(source, lambda name, _: library.source("programs", name))
+    declared = read(ProgramFile, whole)
+    found = Findings(texts=dict(whole.texts))
+    origins: dict[str, Span] = {}
+
+    attributes = resolve_attributes(declared.attributes, whole, library, found)
+    targets = resolve_targets(declared.targets, whole, attributes, found) if attributes else ()
+    deciders = tuple(
+        d
+        for name, one in declared.deciders.items()
+        if (d := resolve_decider(name, one, whole, library, attributes, found, origins))
+    )
+    models, run_on = _models(declared, whole, library, found)
+    data = _data(declared, whole, library, found)
+    optimize = _optimize(declared, whole, data, found)
+    for i, name in enumerate(declared.metrics):
+        if name not in library.metrics:
+            hint = nearest(name, list(library.metrics))
+            found.error(whole.at(("metrics", i)), f"no metric named `{name}`", hint)
+    if attributes:
+        _targets_are_rated(targets, deciders, whole, found)
+        _attributes_are_used(declared, attributes, targets, whole, found)
+    _samples_can_differ(declared, deciders, models, whole, found, origins)
+    found.stop_if_wrong()
+    program = Program(
+        name=declared.program,
+        about=declared.about,
+        attributes=tuple(attributes.values()),
+        data=data,
+        targets=targets,
+        deciders=deciders,
+        models=tuple(models.values()),
+        run_on=run_on,
+        metrics=tuple(dict.fromkeys(declared.metrics)),
+        optimize=optimize,
+        seed=declared.seed,
+    )
+    return Checked(program, whole, found.warnings, origins, found.texts)
+
+
+def _models(
+    declared: ProgramFile, source: Source, library: Library, found: Findings
+) -> tuple[dict[str, Model], tuple[str, ...]]:
+    """Every model that some decider uses, and the program's own ones by name."""
+    if isinstance(declared.model, str):
+        wanted = [(declared.model, source.at(("model",)))]
+    else:
+        wanted = [(m, source.at(("model", i))) for i, m in enumerate(declared.model)]
+    run_on = tuple(dict.fromkeys(name for name, _ in wanted))
+    wanted += [
+        (d.model, source.at(("deciders", name, "model")))
+        for name, d in declared.deciders.items()
+        if d.model
+    ]
+    models: dict[str, Model] = {}
+    for name, span in wanted:
+        if name not in models:
+            one = declared.models.get(name)
+            at = source.at(("models", name, "use")) if one else span
+            models[name] = resolve_model(name, at, declared.models, list(library.backends), found)
+    for name in declared.models.keys() - models.keys():
+        span = source.key(("models", name))
+        found.warn(span, f"nothing uses the model `{name}`", "name it under `model:`, or delete it")
+        resolve_model(
+            name, source.at(("models", name, "use")), declared.models, list(library.backends), found
+        )
+    return models, run_on
+
+
+def _data(declared: ProgramFile, source: Source, library: Library, found: Findings) -> Data:
+    one = declared.data
+    for at in (("data",), ("data", "exemplars")):
+        place = one if at == ("data",) else one.exemplars
+        if place is not None and place.format not in library.datasets:
+            hint = nearest(place.format, list(library.datasets))
+            found.error(source.at((*at, "format")), f"no data format named `{place.format}`", hint)
+    if one.split and one.split.train + one.split.test > 1 + 1e-9:
+        said = f"the shares add up to {one.split.train + one.split.test:g}, more than 1"
+        found.error(source.at(("data", "split")), said, "for instance {train: 0.5, test: 0.5}")
+    if one.cases != "all" and one.split is None:
+        said = f"`cases: {one.cases}` needs a split"
+        hint = "add `split: {train: 0.5, test: 0.5}`"
+        found.error(source.at(("data", "cases")), said, hint)
+    return Data(
+        place=Place(format=one.format, path=_beside(source.at(("data", "path")), one.path)),
+        cases=one.cases,
+        split=Split(**one.split.model_dump()) if one.split else None,
+        exemplars=Place(
+            format=one.exemplars.format,
+            path=_beside(source.at(("data", "exemplars", "path")), one.exemplars.path),
+        )
+        if one.exemplars
+        else None,
+    )
+
+
+def _beside(span: Span, path: str) -> str:
+    """A path as seen from the file that says it."""
+    from pathlib import Path
+
+    return str(Path(span.file).parent / path)
+
+
+def _optimize(
+    declared: ProgramFile, source: Source, data: Data, found: Findings
+) -> Optimize | None:
+    one = declared.optimize
+    if one is None:
+        return None
+    if one.decider not in declared.deciders:
+        span = source.at(("optimize", "decider"))
+        hint = nearest(one.decider, declared.deciders)
+        found.error(span, f"no decider named `{one.decider}` in this program", hint)
+    if data.split is None:
+        hint = "add `split: {train: 0.5, test: 0.5}` to `data:`"
+        found.error(source.key(("optimize",)), "optimizing needs a split of the cases", hint)
+    elif one.cases == one.accept or "all" in (one.cases, one.accept):
+        at = ("optimize", "cases") if ("optimize", "cases") in source.values else ("optimize",)
+        said = f"trials would see the `{one.accept}` cases that the winner is judged on"
+        found.error(source.at(at), said, "write `cases: train` and `accept: test`")
+    return Optimize(**one.model_dump())
+
+
+def _targets_are_rated(
+    targets: tuple[Target, ...], deciders: tuple[Decider, ...], source: Source, found: Findings
+) -> None:
+    asked = {name for target in targets for name in target.values}
+    for decider in deciders:
+        limits = [s.only for s in decider.steps if s.only is not None and "attribute" in s.each]
+        if not limits:
+            continue
+        rated = {name for only in limits for name in only}
+        for name in sorted(asked - rated):
+            said = f"the decider `{decider.name}` never rates `{name}`, which a target asks for"
+            hint = f"it rates only {', '.join(sorted(rated))}: add it there, or narrow the targets"
+            found.error(source.key(("deciders", decider.name)), said, hint)
+
+
+def _attributes_are_used(
+    declared: ProgramFile,
+    attributes: Mapping[str, Attribute],
+    targets: tuple[Target, ...],
+    source: Source,
+    found: Findings,
+) -> None:
+    """A whole set may be taken for a part of it; what was named one by one should be used."""
+    asked = {name for target in targets for name in target.values}
+    if isinstance(declared.attributes, str):
+        return
+    for i, name in enumerate(declared.attributes):
+        single = name.partition(".")[2] or (name if isinstance(declared.attributes, dict) else "")
+        if single in attributes and single not in asked:
+            at = ("attributes", name if isinstance(declared.attributes, dict) else i)
+            said = f"no target asks for the attribute `{single}`"
+            found.warn(source.key(at), said, "add a target, or delete it")
+
+
+def _samples_can_differ(
+    declared: ProgramFile,
+    deciders: tuple[Decider, ...],
+    models: Mapping[str, Model],
+    source: Source,
+    found: Findings,
+    origins: Mapping[str, Span],
+) -> None:
+    for decider in deciders:
+        names = [decider.model] if decider.model else [m for m in models if m in _own(declared)]
+        cold = [m for m in names if models[m].backend == "litellm" and models[m].temperature == 0]
+        for step in decider.steps:
+            if cold and step.samples > 1 and step.algorithm.calls:
+                span = origins.get(f"{decider.name}.{step.name}.samples", source.at(()))
+                said = f"{step.samples} samples of `{cold[0]}` at temperature 0 are all alike"
+                if step.order == "shuffle":
+                    said = f"{step.samples} samples of `{cold[0]}` at temperature 0 differ only by order"
+                hint = "give the model a `temperature:` above 0, or take one sample"
+                found.warn(span, said, hint)
+
+
+def _own(declared: ProgramFile) -> list[str]:
+    return [declared.model] if isinstance(declared.model, str) else declared.model

@@ -1,0 +1,215 @@
+"""`targets:` of a program, or a target file -> targets, each on 0..1 and on known attributes.
+
+Reads our own target files, those of align-system (`kdma_values`) and flat JSON mappings. Nothing
+in a foreign file is ever imported or unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+from align_dsl.errors import CompileError, Diagnostic, Findings, Span, nearest
+from align_dsl.language.attributes import by_any_name
+from align_dsl.language.library import shown
+from align_dsl.language.schema import TargetDeclaration
+from align_dsl.language.source import Path, Source, read_source
+from align_dsl.types import Attribute, Target
+
+ENDS = {"low": 0.0, "high": 1.0}
+
+
+def resolve_targets(
+    declared: TargetDeclaration | list[TargetDeclaration],
+    source: Source,
+    attributes: Mapping[str, Attribute],
+    found: Findings,
+) -> tuple[Target, ...]:
+    at: Path = ("targets",)
+    items = (
+        [(declared, at)]
+        if isinstance(declared, TargetDeclaration)
+        else [(one, (*at, i)) for i, one in enumerate(declared)]
+    )
+    targets: dict[str, Target] = {}
+    for one, where in items:
+        for target, span in _of_item(one, source, where, attributes, found):
+            if target.name in targets and targets[target.name] != target:
+                said = f"two targets are named `{target.name}`"
+                found.error(span, said, "give one of them another `name:`")
+            targets[target.name] = target
+    return tuple(targets.values())
+
+
+def _of_item(
+    one: TargetDeclaration,
+    source: Source,
+    at: Path,
+    attributes: Mapping[str, Attribute],
+    found: Findings,
+) -> Iterable[tuple[Target, Span]]:
+    given = [k for k in ("each", "values", "file") if getattr(one, k) is not None]
+    if len(given) != 1:
+        said = "a target is given by `each`, by `values` or by a `file`"
+        hint = f"keep one of {', '.join(given)}" if given else "for instance `each: [low, high]`"
+        found.error(source.at(at), said + (", not by several" if given else ""), hint)
+        return
+    for key, needs in (("of", "each"), ("weights", "values"), ("name", "values")):
+        if getattr(one, key) and given != [needs]:
+            found.error(
+                source.key((*at, key)), f"`{key}` goes with `{needs}` only", f"delete `{key}`"
+            )
+    if one.each is not None:
+        yield from _each(one, source, at, attributes, found)
+    elif one.values is not None:
+        span = source.at((*at, "values"))
+        values = {
+            _name(n, source.key((*at, "values", n)), attributes, found): _stand(
+                v, source.at((*at, "values", n)), attributes.get(n), found
+            )
+            for n, v in one.values.items()
+        }
+        if not values:
+            found.error(span, "this target stands nowhere", "give at least one attribute a value")
+        for n in one.weights:
+            if n not in one.values:
+                said = f"a weight for `{n}`, which this target has no value for"
+                found.error(source.key((*at, "weights", n)), said, "give it a value, or drop it")
+        name = one.name or "+".join(f"{n}={v:g}" for n, v in values.items())[:80]
+        yield Target(name=name, values=values, weights=dict(one.weights)), span
+    elif one.file is not None:
+        path = FilePath(source.at((*at, "file")).file).parent / one.file
+        span = source.at((*at, "file"))
+        try:
+            for target in read_targets(path, attributes):
+                yield target, span
+        except CompileError as error:
+            if error.texts:
+                found.add(error)
+            else:
+                wrong = error.diagnostics[0]
+                found.error(span, f"{one.file}: {wrong.message}", wrong.hint)
+
+
+def _each(
+    one: TargetDeclaration,
+    source: Source,
+    at: Path,
+    attributes: Mapping[str, Attribute],
+    found: Findings,
+) -> Iterable[tuple[Target, Span]]:
+    names = list(attributes)
+    if one.of is not None:
+        names = [
+            _name(n, source.at((*at, "of", i)), attributes, found) for i, n in enumerate(one.of)
+        ]
+    for i, stand in enumerate(one.each or []):
+        span = source.at((*at, "each", i))
+        value = _stand(stand, span, None, found)
+        end = stand if isinstance(stand, str) else f"{value:g}"
+        for name in names:
+            yield Target(name=f"{name}_{end}", values={name: value}), span
+    if not one.each:
+        found.error(source.at((*at, "each")), "`each` is empty", "for instance `each: [low, high]`")
+
+
+def _name(name: str, span: Span, attributes: Mapping[str, Attribute], found: Findings) -> str:
+    own = by_any_name(attributes).get(name)
+    if own is None:
+        found.error(span, f"no attribute named `{name}` in this program", nearest(name, attributes))
+        return name
+    return own
+
+
+def _stand(value: str | float, span: Span, attribute: Attribute | None, found: Findings) -> float:
+    if isinstance(value, str):
+        return ENDS[value]
+    if 0 <= value <= 1:
+        return value
+    hint = "0 is the low end of every attribute, 1 the high end"
+    if attribute and attribute.scale.low <= value <= attribute.scale.high:
+        scale = attribute.scale
+        written = f"{value:g} on the scale {scale.low:g}..{scale.high:g} of `{attribute.name}`"
+        hint = f"targets are written on 0..1; {written} is {scale.unit(value):g}"
+    found.error(span, f"the target {value:g} is off 0..1", hint)
+    return min(1.0, max(0.0, value))
+
+
+def read_targets(path: FilePath, attributes: Mapping[str, Attribute]) -> list[Target]:
+    """Every target of a file, or of a folder of files. Raises CompileError."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml", ".json"))
+        return [t for file in files for t in read_targets(file, attributes)]
+    source = _json(path) if path.suffix == ".json" else read_source(path, shown(path))
+    found = Findings(texts=dict(source.texts))
+    data = source.data
+    if isinstance(data, dict) and "kdma_values" in data:
+        target = _align_system(source, attributes, found)
+    elif isinstance(data, dict):
+        body: Path = ("values",) if isinstance(data.get("values"), dict) else ()
+        given = data["values"] if body else data
+        name = str(data.get("name", path.stem)) if body else path.stem
+        target = Target(name=name, values=_values(given, source, body, attributes, found))
+    else:
+        found.error(source.at(()), "a target is a mapping of attributes to numbers")
+    found.stop_if_wrong()
+    return [target]
+
+
+def _json(path: FilePath) -> Source:
+    """JSON is YAML enough for us, positions included; only a tab would be in the way."""
+    source = read_source(path, shown(path))
+    try:
+        json.loads(source.texts[source.file])
+    except ValueError as error:
+        wrong = Diagnostic(Span(source.file), f"not JSON: {error}", "")
+        raise CompileError([wrong], source.texts) from None
+    return source
+
+
+def _values(
+    given: Mapping[str, Any],
+    source: Source,
+    at: Path,
+    attributes: Mapping[str, Attribute],
+    found: Findings,
+) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for name, value in given.items():
+        if name in ("version", "about", "name") and not at:
+            continue
+        span = source.at((*at, name))
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            found.error(span, f"`{name}` must be a number from 0 to 1", "0 is low, 1 is high")
+            continue
+        own = _name(name, source.key((*at, name)), attributes, found)
+        values[own] = _stand(float(value), span, attributes.get(own), found)
+    return values
+
+
+def _align_system(source: Source, attributes: Mapping[str, Attribute], found: Findings) -> Target:
+    """Their MTA targets stand on 0..10, all others on 0..1; a number above 1 tells them apart."""
+    rows = source.data["kdma_values"]
+    values: dict[str, float] = {}
+    for i, row in enumerate(rows if isinstance(rows, list) else []):
+        at: Path = ("kdma_values", i)
+        if not isinstance(row, dict) or "kdma" not in row:
+            found.error(source.at(at), "expected `kdma:` and `value:`")
+            continue
+        if row.get("kdes"):
+            said = "this target is a pickled density; unpickling it could run any code"
+            found.error(source.key((*at, "kdes")), said, "use a target with a plain `value:`")
+            continue
+        if row.get("value") is None:
+            said = f"`{row['kdma']}` has no plain value"
+            hint = "targets made of model parameters are not supported; give it a `value:`"
+            found.error(source.at(at), said, hint)
+            continue
+        own = _name(str(row["kdma"]), source.at((*at, "kdma")), attributes, found)
+        value = float(row["value"])
+        values[own] = _stand(
+            value / 10 if value > 1 else value, source.at((*at, "value")), None, found
+        )
+    return Target(name=str(source.data.get("id", "target")), values=values)

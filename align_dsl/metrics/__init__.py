@@ -1,0 +1,1 @@
+"""One file per metric: decisions and cases in, a score out."""
