@@ -114,8 +114,18 @@ def nearest(name: str, known: Collection[str]) -> str:
     if by_case:
         return f"did you mean `{by_case[0]}`?"
     shown = sorted(known)
-    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
-    return f"known: {', '.join(shown[:12])}{more}" if shown else "there are none"
+    more = f" and {len(shown) - 14} more" if len(shown) > 15 else ""
+    return f"known: {', '.join(shown[: 14 if more else 15])}{more}" if shown else "there are none"
+
+
+def inside(span: Span, texts: Mapping[str, str], part: str) -> Span:
+    """Where `part` stands within a longer text that begins at `span`; else the span itself."""
+    lines = texts.get(span.file, "").splitlines()
+    for number, line in enumerate(lines[span.line - 1 :], start=span.line):
+        column = line.find(part, span.column - 1 if number == span.line else 0)
+        if column >= 0:
+            return Span(span.file, number, column + 1, len(part))
+    return span
 
 
 def render(diagnostics: Sequence[Diagnostic], texts: Mapping[str, str]) -> str:
@@ -158,7 +168,10 @@ def columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def visible(text: str) -> str:

@@ -1,22 +1,73 @@
-"""The table of contents of the whole product: each stage is one call, none calls an earlier one."""
+"""The table of contents of the whole product: each stage is one call, none calls an earlier one.
+
+compile   YAML -> Program                         pure
+load      Program -> its cases, and do they fit   reads data
+plan_run  Program x cases x targets -> Plan       pure
+run       Plan -> answers -> decisions -> record  the only one that calls a model
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import datetime
+import hashlib
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from align_dsl import datasets
+from align_dsl import __version__, datasets
 from align_dsl.engine.fit import fit
-from align_dsl.errors import CompileError, Diagnostic, Findings
+from align_dsl.engine.plan import Plan, plan
+from align_dsl.engine.split import part
+from align_dsl.errors import CompileError, Diagnostic, Findings, PlanError, nearest
 from align_dsl.language.attributes import read_attributes
 from align_dsl.language.deciders import read_decider
+from align_dsl.language.extend import extend
 from align_dsl.language.library import Library, shown
-from align_dsl.language.program import Place
+from align_dsl.language.override import override, set_value
+from align_dsl.language.program import Place, Program
 from align_dsl.language.resolve import Checked, resolve
 from align_dsl.language.schema import kind_of
-from align_dsl.language.source import read_source
-from align_dsl.types import Case
+from align_dsl.language.source import Path as Keys
+from align_dsl.language.source import Source, read_source
+from align_dsl.types import Attribute, Case, digest
+
+if TYPE_CHECKING:
+    from align_dsl.backends import Backend
+    from align_dsl.engine.execute import Progress, Stop
+    from align_dsl.records.record import Cost, RunRecord
+    from align_dsl.records.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a command line changes in a program before it is compiled."""
+
+    sets: tuple[str, ...] = ()
+    model: str | None = None
+    data: Path | None = None
+    format: str | None = None
+    seed: int | None = None
+
+    def apply(self, source: Source) -> Source:
+        if self.data is not None:
+            place = {"format": self.format or _guess(self.data), "path": str(self.data.absolute())}
+            source = override(source, f"--data {self.data}", ("data",), place)
+        elif self.format is not None:
+            source = override(source, f"--format {self.format}", ("data", "format"), self.format)
+        if self.model is not None:
+            source = override(source, f"--model {self.model}", ("model",), self.model)
+        if self.seed is not None:
+            source = override(source, f"--seed {self.seed}", ("seed",), self.seed)
+        for written in self.sets:
+            source = set_value(source, written)
+        return source
+
+
+def _guess(path: Path) -> str:
+    return "jsonl" if path.suffix == ".jsonl" or any(path.glob("*.jsonl")) else "align_system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +77,53 @@ class Loaded:
     checked: Checked
     cases: tuple[Case, ...]
     pool: tuple[Case, ...]
-    warnings: tuple[Diagnostic, ...]
+    warnings: tuple[Diagnostic, ...] = ()
+
+    @property
+    def program(self) -> Program:
+        return self.checked.program
 
 
-def compile(file: Path) -> Checked:
+def compile(file: Path, changes: Changes | None = None) -> Checked:
     """YAML -> Program. Reads no data."""
-    return resolve(read_source(file, shown(file)), Library.beside(file))
+    library = Library.beside(file)
+    source = read_source(file, shown(file))
+    if changes and changes != Changes():
+        source = extend(source, lambda name, _: library.source("programs", name))
+        source = changes.apply(source)
+    return resolve(source, library)
 
 
-def load(file: Path) -> Loaded:
+def load(file: Path, changes: Changes | None = None) -> Loaded:
     """Compile a program, read its cases, and see that the two fit."""
-    checked = compile(file)
-    return with_cases(checked, checked.program.data.place)
-
-
-def with_cases(checked: Checked, place: Place) -> Loaded:
-    attributes = {a.name: a for a in checked.program.attributes}
-    cases = _cases(checked, place, attributes, ("data", "path"))
+    checked = compile(file, changes)
+    program = checked.program
+    attributes = {a.name: a for a in program.attributes}
+    cases = _cases(checked, program.data.place, attributes, ("data", "path"))
     pool = cases
-    if checked.program.data.exemplars:
-        at = ("data", "exemplars", "path")
-        pool = _cases(checked, checked.program.data.exemplars, attributes, at)
-    found = fit(checked, cases, pool)
+    if program.data.exemplars:
+        pool = _cases(checked, program.data.exemplars, attributes, ("data", "exemplars", "path"))
+    elif program.data.split and program.data.cases == "test":
+        pool = part(cases, program.data.split, "train")
+    # other data than the program was written for may be labelled on fewer attributes
+    narrow = changes is not None and changes.data is not None
+    found = fit(checked, cases, pool, narrow=narrow)
     found.stop_if_wrong()
+    if narrow:
+        checked = _narrowed(checked, cases)
     return Loaded(checked, cases, pool, (*checked.warnings, *found.warnings))
 
 
-def _cases(checked, place, attributes, at):  # type: ignore[no-untyped-def]
+def _narrowed(checked: Checked, cases: Sequence[Case]) -> Checked:
+    labelled = {name for case in cases for name in case.attributes()}
+    kept = tuple(t for t in checked.program.targets if t.values.keys() <= labelled)
+    program = checked.program.model_copy(update={"targets": kept})
+    return Checked(program, checked.source, checked.warnings, checked.origins, checked.texts)
+
+
+def _cases(
+    checked: Checked, place: Place, attributes: Mapping[str, Attribute], at: Keys
+) -> tuple[Case, ...]:
     try:
         return datasets.load(place.format, Path(place.path), attributes)
     except CompileError as error:
@@ -93,3 +164,159 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
         else:
             files.append(path)
     return list(dict.fromkeys(files))
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which part of a program a run is about. Part of what a run is identified by."""
+
+    limit: int | None = None
+    only: tuple[str, ...] = ()
+    control: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        said = {"limit": self.limit, "only": list(self.only), "control": self.control}
+        return {k: v for k, v in said.items() if v}
+
+
+def select(loaded: Loaded, selection: Selection) -> Loaded:
+    """The same, with fewer deciders and cases. The pool of exemplars stays whole."""
+    program = loaded.program
+    for name in selection.only:
+        known = [d.name for d in program.deciders]
+        if name not in known:
+            raise PlanError(f"no decider named `{name}` in this program; {nearest(name, known)}")
+    deciders = tuple(d for d in program.deciders if not selection.only or d.name in selection.only)
+    cases = part(loaded.cases, program.data.split, program.data.cases)[: selection.limit]
+    if not cases:
+        raise PlanError("no cases are left to decide; raise `--limit`")
+    program = program.model_copy(update={"deciders": deciders})
+    checked = Checked(
+        program,
+        loaded.checked.source,
+        loaded.checked.warnings,
+        loaded.checked.origins,
+        loaded.checked.texts,
+    )
+    return Loaded(checked, cases, loaded.pool, loaded.warnings)
+
+
+def prompts_version() -> str:
+    """Changes with every file that has a say in what is sent to a model."""
+    package = Path(__file__).parent
+    files = ("engine/prompt.py", "engine/adapter.py", "language/wording.py")
+    return hashlib.sha256(b"".join((package / f).read_bytes() for f in files)).hexdigest()[:12]
+
+
+def open_backends(program: Program) -> dict[str, Backend]:
+    from align_dsl.backends import open_backend
+
+    used = {model.name: model for _, model in program.pairs()}
+    return {name: open_backend(model) for name, model in used.items()}
+
+
+def plan_run(loaded: Loaded, backends: Mapping[str, Backend], control: bool = False) -> Plan:
+    return plan(
+        loaded.program,
+        loaded.cases,
+        loaded.program.targets,
+        datasets.pool_of(loaded.pool),
+        fingerprints={name: b.fingerprint() for name, b in backends.items()},
+        prompts=prompts_version(),
+        control=control,
+    )
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A run as it ended: its record, and what this very execution cost."""
+
+    record: RunRecord
+    spent: Cost
+    notes: Mapping[str, str] = field(default_factory=dict)  # model -> what tables must say of it
+
+
+def run(
+    loaded: Loaded,
+    store: Store,
+    selection: Selection | None = None,
+    *,
+    budget: int | None = None,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    started: Callable[[RunRecord, Plan], None] = lambda record, plan: None,
+) -> Outcome:
+    """Decide every question of a program, hold the decisions against the labels, write it down."""
+    from align_dsl.engine.decide import decide
+    from align_dsl.engine.execute import Stop, execute
+    from align_dsl.records.judge import judge
+    from align_dsl.records.record import RunRecord
+
+    selection = selection or Selection()
+    stop = stop or Stop()
+    loaded = select(loaded, selection)
+    program = loaded.program
+    backends = open_backends(program)
+    try:
+        todo = plan_run(loaded, backends, selection.control)
+        if retry_failed:
+            store.forget_failures(todo.model_jobs)
+        record = RunRecord(
+            id=run_id(loaded, selection, todo, backends),
+            program=program.name,
+            program_digest=program.digest(),
+            source=loaded.checked.source.file,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            status="running",
+            seed=program.seed,
+            selection=selection.plain(),
+            versions=_versions(),
+            models={name: b.fingerprint() for name, b in backends.items()},
+            deciders=tuple(d.name for d in program.deciders),
+            targets=program.targets,
+            jobs=len(todo.model_jobs),
+        )
+        store.start(record, program.model_dump(mode="json"), loaded.cases)
+        started(record, todo)
+        known = store.known(todo.model_jobs)
+        if len(known) < len(todo.model_jobs):
+            for backend in backends.values():
+                backend.probe()
+        answers = execute(todo, backends, store, progress=progress, budget=budget, stop=stop)
+    finally:
+        for backend in backends.values():
+            backend.close()
+    judged = [
+        judge(d, q.case, q.judged_by)
+        for q, d in zip(todo.questions, decide(todo, answers, seed=program.seed), strict=True)
+    ]
+    from align_dsl.engine.account import account
+
+    outcome = account(record, todo, judged, answers, known, stop, loaded.cases)
+    store.finish(outcome.record, judged)
+    return Outcome(outcome.record, outcome.spent, {n: b.note for n, b in backends.items()})
+
+
+def run_id(
+    loaded: Loaded, selection: Selection, todo: Plan, backends: Mapping[str, Backend]
+) -> str:
+    """Made of what is asked: the same question twice is the same run."""
+    said = [
+        loaded.program.digest(),
+        digest("".join(sorted(todo.jobs))),
+        digest("".join(c.canonical() for c in loaded.cases)),
+        repr(selection.plain()),
+        repr(sorted((n, b.fingerprint()) for n, b in backends.items())),
+    ]
+    return f"{loaded.program.name}-{digest(' '.join(said))[:10]}"
+
+
+def _versions() -> dict[str, str]:
+    found = {"align-dsl": __version__, "python": platform.python_version()}
+    for package in ("dspy", "litellm", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found

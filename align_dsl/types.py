@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal, NewType
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -149,7 +149,8 @@ class Pool:
             ]
             for e in self.exemplars
         ]
-        return digest(json.dumps(rows, sort_keys=True, ensure_ascii=False))
+        said = sorted(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows)
+        return digest("\n".join(said))
 
 
 class Rating(Value):
@@ -173,14 +174,30 @@ Votes = tuple[Vote, ...]
 Exemplars = tuple[Exemplar, ...]
 Attributes = tuple[Attribute, ...]
 
-Label = NewType("Label", str)
-"""What a model answers with when it picks: the letter a choice is shown under."""
 
-LabelledNumbers = NewType("LabelledNumbers", dict[str, float])
-"""What a model answers with when it rates together: letter -> number on the attribute's scale."""
+class Label(str):
+    """What a model answers with when it picks: the letter a choice is shown under."""
 
-ScaleNumber = NewType("ScaleNumber", float)
-"""What a model answers with when it rates one choice: a number on the attribute's scale."""
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        return handler(str)
+
+
+class LabelledNumbers(dict[str, float]):
+    """What a model answers with when it rates together: letter -> number on the scale."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        return handler(dict[str, float])
+
+
+class ScaleNumber(float):
+    """What a model answers with when it rates one choice: a number on the attribute's scale."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        return handler(float)
+
 
 Status = Literal["ok", "invalid", "truncated", "refused", "timeout", "unreachable", "tied"]
 """How a decision came out. `tied` is `ok` with several equally good choices and a seeded pick."""

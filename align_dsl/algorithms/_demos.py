@@ -9,19 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from align_dsl.language.wording import letter
 from align_dsl.types import Attribute, Attributes, Choice, Exemplar, Scenario, Target
-
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-def letter(position: int) -> str:
-    """A, B, ... Z, AA, AB, ...
-
-    >>> letter(0), letter(25), letter(26), letter(39)
-    ('A', 'Z', 'AA', 'AN')
-    """
-    first, second = divmod(position, 26)
-    return (LETTERS[first - 1] if first else "") + LETTERS[second]
 
 
 @dataclass(frozen=True, slots=True)

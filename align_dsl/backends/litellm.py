@@ -1,0 +1,55 @@
+"""Any model that litellm knows by `provider/name`; servers one runs oneself above all."""
+
+from __future__ import annotations
+
+import socket
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+import dspy
+
+from align_dsl.engine.adapter import TypedAdapter
+from align_dsl.engine.lm import Engine
+from align_dsl.errors import BackendError
+from align_dsl.language.program import Model
+from align_dsl.types import digest
+
+
+class litellm:  # noqa: N801  (named as in YAML)
+    """Talks to one model over HTTP."""
+
+    note = ""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.concurrency = max(2, model.concurrency)
+        self.engine = Engine(model)
+
+    @cached_property
+    def lm(self) -> Any:
+        return dspy.LM(self.model.address, engine=self.engine, cache=False, num_retries=0)
+
+    @cached_property
+    def adapter(self) -> Any:
+        return TypedAdapter(ask_again=self.model.retries > 0)
+
+    def fingerprint(self) -> str:
+        return digest(f"{self.engine.endpoint} {self.model.address}")
+
+    def probe(self) -> None:
+        if not self.engine.own_socket:
+            return
+        parts = urlsplit(self.engine.endpoint)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            socket.create_connection((parts.hostname or "", port), timeout=10).close()
+        except OSError as error:
+            raise BackendError(
+                f"the model `{self.model.name}` cannot be reached at {self.engine.endpoint}: "
+                f"{error.strerror or error}\n"
+                "  = start the server, or set `endpoint:` under `models:`"
+            ) from None
+
+    def close(self) -> None:
+        self.engine.close()

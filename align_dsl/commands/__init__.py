@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from align_dsl import __version__
 from align_dsl.errors import AlignError, visible
@@ -20,7 +21,12 @@ COMMANDS = {
     "init": "Write a starter project.",
     "check": "Check files, and say what is wrong in all of them at once.",
     "explain": "Show what a program means, what it will ask, and what that costs.",
+    "run": "Decide every question of a program, and show how well that went.",
+    "runs": "List what has been run, show one run, or remove some.",
+    "compare": "Compare deciders on the very same cases.",
+    "export": "Write out a run as csv, jsonl, json or for align-system.",
     "schema": "Print the JSON Schema of a kind of file, for editors.",
+    "completion": "Print the completion script of a shell.",
 }
 
 
@@ -39,6 +45,12 @@ class Lazy(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # click's own would import every command for its help
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(n, help=h) for n, h in COMMANDS.items() if n.startswith(incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from align_dsl.errors import CompileError, Diagnostic, Span
 from align_dsl.registry import DATASETS
-from align_dsl.types import Attribute, Case, Exemplar, Pool
+from align_dsl.types import Attribute, Case, Exemplar, Pool, Scenario, digest
 
 MAX_SHOWN = 20  # mistakes of one data file that are listed
 
@@ -57,11 +57,21 @@ def _mistakes(case: Case, seen: set[str]) -> list[str]:
 
 
 def pool_of(cases: Sequence[Case]) -> Pool:
-    """The labelled cases, as exemplars. What they may be shown to is decided where they are picked."""
+    """The labelled cases, as exemplars.
+
+    Their choices stand in an order drawn from what they say: neither the order in a file nor the
+    labels have a say in which letter the right choice gets.
+    """
     return Pool(
         tuple(
-            Exemplar(scenario=c.scenario, labels=c.labels, reasons=c.reasons)
+            Exemplar(scenario=_shuffled(c.scenario), labels=c.labels, reasons=c.reasons)
             for c in cases
             if c.labels
         )
     )
+
+
+def _shuffled(scenario: Scenario) -> Scenario:
+    content = scenario.content()
+    order = sorted(scenario.choices, key=lambda c: (digest(content + c.text), c.id))
+    return scenario.model_copy(update={"choices": tuple(order)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from align_dsl.engine.prompt import CHARACTERS_PER_TOKEN
 from align_dsl.engine.split import part
 from align_dsl.errors import Findings, Span
 from align_dsl.language.program import Decider, Step
@@ -11,19 +12,24 @@ from align_dsl.language.resolve import Checked
 from align_dsl.language.source import Path
 from align_dsl.types import Case, Scenario
 
-CHARACTERS_PER_TOKEN = 3.6  # English prose with today's tokenizers; within a fifth of the truth
 OVERHEAD = 260  # tokens of instructions, definition and chat template around a case
 
 
-def fit(checked: Checked, cases: Sequence[Case], pool: Sequence[Case]) -> Findings:
-    """Complain of what the data makes impossible or doubtful."""
+def fit(
+    checked: Checked, cases: Sequence[Case], pool: Sequence[Case], *, narrow: bool = False
+) -> Findings:
+    """Complain of what the data makes impossible or doubtful.
+
+    With `narrow`, targets that the data has no labels for are left aside, which is only warned of.
+    """
     found = Findings(texts=dict(checked.texts))
-    program, source = checked.program, checked.source
+    program = checked.program
     decided = part(cases, program.data.split, program.data.cases)
-    data_span = source.at(("data", "path"))
     if not decided:
-        found.error(data_span, "no cases are left to decide", "widen the split, or check the data")
-    _labels_exist(checked, decided, found)
+        found.error(
+            data_span(checked), "no cases are left to decide", "widen the split, or check the data"
+        )
+    _labels_exist(checked, decided, found, narrow)
     for decider in program.deciders:
         for step in decider.steps:
             if step.params.get("select") == "fixed":
@@ -32,7 +38,11 @@ def fit(checked: Checked, cases: Sequence[Case], pool: Sequence[Case]) -> Findin
     return found
 
 
-def _labels_exist(checked: Checked, decided: Sequence[Case], found: Findings) -> None:
+def data_span(checked: Checked) -> Span:
+    return checked.source.at(("data", "path"))
+
+
+def _labels_exist(checked: Checked, decided: Sequence[Case], found: Findings, narrow: bool) -> None:
     program, source = checked.program, checked.source
     labelled = {name for case in decided for name in case.attributes()}
     asked = list(dict.fromkeys(n for t in program.targets for n in t.values))

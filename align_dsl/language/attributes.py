@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from align_dsl.errors import CompileError, Findings, Span, nearest
 from align_dsl.language.library import Library
@@ -20,18 +20,22 @@ def resolve_attributes(
     """Name -> attribute, in the order written. Complains into `found`."""
     at: Path = ("attributes",)
     if isinstance(declared, dict):
-        return build(declared, source, at, found)
+        own = build(declared, source, at, found)
+        check_names(own, _written(source), found)
+        return own
     wanted = [(declared, source.at(at))]
     if isinstance(declared, list):
         wanted = [(name, source.at((*at, i))) for i, name in enumerate(declared)]
     attributes: dict[str, Attribute] = {}
+    spans: dict[str, Span] = {}
     for name, span in wanted:
         for attribute in _from_library(name, span, library, found):
             if attribute.name in attributes:
                 said = f"the attribute `{attribute.name}` comes in twice"
                 found.error(span, said, "name single attributes, such as `mta.fairness`")
             attributes[attribute.name] = attribute
-    check_names(attributes, source.at(at), found)
+            spans.setdefault(attribute.name, span)
+    check_names(attributes, lambda attribute, _: spans[attribute], found)
     return attributes
 
 
@@ -39,7 +43,7 @@ def read_attributes(source: Source, found: Findings) -> dict[str, Attribute]:
     """A whole attributes file."""
     declared = read(AttributesFile, source)
     attributes = build(declared.attributes, source, ("attributes",), found)
-    check_names(attributes, source.at(("attributes",)), found)
+    check_names(attributes, _written(source), found)
     return attributes
 
 
@@ -70,12 +74,17 @@ def _from_library(name: str, span: Span, library: Library, found: Findings) -> l
 
 
 def _where(name: str, library: Library) -> str:
-    """The set that an attribute is in, for someone who named the attribute alone."""
+    """The sets that an attribute is in, for someone who named the attribute alone."""
+    having = []
     for set_name in library.names("attributes"):
-        data = library.source("attributes", set_name).data
-        if isinstance(data, dict) and name in (data.get("attributes") or {}):
-            return f"an attribute is named with its set: `{set_name}.{name}`"
-    return ""
+        try:
+            data = library.source("attributes", set_name).data
+        except CompileError:  # not our business here: nobody asked for that set
+            continue
+        inside = data.get("attributes") if isinstance(data, dict) else None
+        if isinstance(inside, dict) and name in inside:
+            having.append(f"`{set_name}.{name}`")
+    return f"an attribute is named with its set: {' or '.join(having)}" if having else ""
 
 
 def build(
@@ -92,20 +101,25 @@ def _attribute(
     scale = Scale()
     if one.scale is not None:
         scale = Scale(low=one.scale.low, high=one.scale.high, step=one.scale.step)
-        span = source.at((*at, "scale"))
         if scale.low >= scale.high:
-            found.error(span, "the scale's `low` is not below its `high`", "swap them")
+            said = f"the scale's `low` ({scale.low:g}) is not below its `high` ({scale.high:g})"
+            hint = "swap them" if scale.low > scale.high else "give it room: {low: 0, high: 10}"
+            found.error(source.at((*at, "scale", "low")), said, hint)
             scale = Scale()
         elif scale.step <= 0 or not _fits(scale.low, scale.high, scale.step):
             said = f"steps of {scale.step:g} do not lead from {scale.low:g} to {scale.high:g}"
-            found.error(span, said, "the step must divide the scale into whole steps")
+            hint = f"it must divide the scale evenly: `step: {(scale.high - scale.low) / 10:g}`"
+            found.error(source.at((*at, "scale", "step")), said, hint)
             scale = Scale()
-    anchors = []
+    anchors: list[tuple[float, str]] = []
     for written, sentence in one.anchors.items():
         number = float(written)
         if not scale.low <= number <= scale.high:
             said = f"the anchor {written} is off the scale {scale.low:g}..{scale.high:g}"
             found.error(source.key((*at, "anchors", written)), said, "move it onto the scale")
+        if any(number == other for other, _ in anchors):
+            said = f"there are two anchors for {number:g}"
+            found.error(source.key((*at, "anchors", written)), said, "delete one of them")
         anchors.append((number, sentence))
     return Attribute(
         name=name,
@@ -127,14 +141,33 @@ def _fits(low: float, high: float, step: float) -> bool:
     return abs(steps - round(steps)) < 1e-9 and round(steps) <= 100_000
 
 
-def check_names(attributes: Mapping[str, Attribute], span: Span, found: Findings) -> None:
-    """No name or alias may mean two attributes: labels are looked up by either."""
-    owner: dict[str, str] = {}
+def check_names(
+    attributes: Mapping[str, Attribute], place: Callable[[str, str], Span], found: Findings
+) -> None:
+    """No name or alias may mean two attributes: labels are looked up by either.
+
+    `place` says where an attribute has a name from.
+    """
+    owner = {name: name for name in attributes}
     for attribute in attributes.values():
-        for name in {attribute.name, *attribute.aliases}:
+        for name in dict.fromkeys((attribute.name, *attribute.aliases)):
             if owner.setdefault(name, attribute.name) != attribute.name:
                 said = f"`{name}` means both `{owner[name]}` and `{attribute.name}`"
-                found.error(span, said, "drop one of the two, or the alias")
+                hint = "drop one of the two, or the alias"
+                found.error(place(attribute.name, name), said, hint)
+
+
+def _written(source: Source) -> Callable[[str, str], Span]:
+    """Where the attributes of this very file have their names and aliases."""
+
+    def place(attribute: str, name: str) -> Span:
+        at: Path = ("attributes", attribute)
+        aliases = source.data["attributes"][attribute].get("aliases") or []
+        if name in aliases:
+            return source.at((*at, "aliases", aliases.index(name)))
+        return source.key(at)
+
+    return place
 
 
 def by_any_name(attributes: Mapping[str, Attribute]) -> dict[str, str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from align_dsl.errors import CompileError, Findings, Span, nearest
+from align_dsl.errors import CompileError, Findings, Span, inside, nearest
+from align_dsl.language.complaint import described
 from align_dsl.language.extend import extend
 from align_dsl.language.library import Library, Unreadable
 from align_dsl.language.program import AMBIENT, Decide, Decider, Step
@@ -26,6 +29,7 @@ from align_dsl.registry import Registry
 from align_dsl.types import Attribute
 
 RESERVED = frozenset(AMBIENT)
+_REFERENCE = re.compile(r"\$\S*")  # so that a text may begin with a sum: "$5 are lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Given:
 
     value: Any
     span: Span
+    name: str = ""  # the parameter it was given to first
 
 
 @dataclass(slots=True)
@@ -49,21 +54,24 @@ class _Work:
     params: dict[str, Given] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     steps: dict[str, Step] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)  # steps and parameters already complained of
+    later: set[str] = field(default_factory=set)  # names of steps not yet reached
 
     def note(self, where: str, span: Span) -> None:
         self.origins[f"{self.name}.{where}"] = span
 
     def follow(self, value: Any, span: Span) -> Given | None:
         """Replace `$name` by what the parameter was given."""
-        if not (isinstance(value, str) and value.startswith("$")):
+        if not (isinstance(value, str) and _REFERENCE.fullmatch(value)):
             return Given(value, span)
         name = value[1:]
         if name not in self.params:
             said = f"no parameter named `{name}`"
-            self.found.error(span, said, nearest(name, self.params))
+            hint = nearest(name, self.params) if self.params else f"add `params: {{{name}: VALUE}}`"
+            self.found.error(span, said, hint)
             return None
         self.used.add(name)
-        return self.params[name]
+        return None if f"${name}" in self.broken else self.params[name]
 
 
 def resolve_decider(
@@ -86,6 +94,9 @@ def resolve_decider(
                 found.error(span, "`with` goes with `use`", "give `params:` other defaults instead")
         body = extend(source.sub(at), _loader(library))
         found.texts.update(body.texts)
+        if declared.extends is not None:  # what a file says of itself is not inherited
+            for key in ("version", "decider"):
+                body.data.pop(key, None)
         whole = read_part(DeciderDeclaration, body, (), body.data)
         if whole.decide is None:
             hint = "add `use: NAME` for a shipped one, or `steps:` and `decide:`"
@@ -141,6 +152,7 @@ def _used(
     found.texts.update(whole.texts)
     decider = read(DeciderFile, whole)
     given = {k: Given(v, source.at((*at, "with", k))) for k, v in declared.with_.items()}
+    given = {k: Given(g.value, g.span, k) for k, g in given.items()}
     for unknown in given.keys() - decider.params.keys():
         said = f"the decider `{declared.use}` has no parameter `{unknown}`"
         found.error(source.key((*at, "with", unknown)), said, nearest(unknown, decider.params))
@@ -161,15 +173,17 @@ def _build(
     before = len(work.found.diagnostics)
     for name, written in params.items():
         _param(work, name, written, given.get(name))
+    work.later = {step.name for step in steps}
     for i, step in enumerate(steps):
         _step(work, step, ("steps", i))
+        if step.name not in work.steps:
+            work.broken.add(step.name)
+        work.later.discard(step.name)
     resolved = _decide(work, decide)
-    for name in params.keys() - work.used:
-        hint = f"use it as `${name}`, or delete it"
-        work.found.warn(work.source.key(("params", name)), f"nothing uses `{name}`", hint)
     wrong = [d for d in work.found.diagnostics[before:] if d.severity == "error"]
     if wrong or resolved is None:
         return None
+    _all_is_used(work, params, resolved)
     values = {name: given.value for name, given in work.params.items()}
     return Decider(
         name=work.name,
@@ -179,6 +193,21 @@ def _build(
         params=values,
         model=model,
     )
+
+
+def _all_is_used(work: _Work, params: Mapping[str, Any], decide: Decide) -> None:
+    """Warn of what has no effect. Only asked of a sound decider, where it cannot be a consequence."""
+    for name in params.keys() - work.used:
+        hint = f"use it as `${name}`, or delete it"
+        work.found.warn(
+            work.source.key(("params", name)), f"nothing uses the parameter `{name}`", hint
+        )
+    taken = {o for s in work.steps.values() for o in s.takes.values()} | set(decide.takes.values())
+    for i, name in enumerate(work.steps):
+        if name not in taken:
+            hint = "take it in a later step or in `decide`, or delete it"
+            span = work.source.at(("steps", i, "name"))
+            work.found.warn(span, f"nothing takes the step `{name}`", hint)
 
 
 def _param(work: _Work, name: str, written: Any, given: Given | None) -> None:
@@ -196,10 +225,17 @@ def _param(work: _Work, name: str, written: Any, given: Given | None) -> None:
         high=declared.high,
         choices=tuple(declared.choices) if declared.choices is not None else None,
     )
+    if declared.low is not None and declared.high is not None and declared.low > declared.high:
+        said = f"`low` ({declared.low:g}) is above `high` ({declared.high:g})"
+        work.found.error(work.source.at((*at, "low")), said, "swap them")
+        return
     if bounds.type == "int" and given and isinstance(given.value, float):
         bounds = bounds.model_copy(update={"type": "float"})  # the algorithm has the last word
-    work.params[name] = given or Given(default, work.source.at(at))
-    _check(bounds, work.params[name], work.found, text_is_prompt=False)
+    if isinstance(written, dict):
+        at = (*at, "default")
+    work.params[name] = given or Given(default, work.source.at(at), name)
+    if not _check(work, bounds, work.params[name], text_is_prompt=False):
+        work.broken.add(f"${name}")
 
 
 def _step(work: _Work, step: StepDeclaration, at: Path) -> None:
@@ -216,6 +252,10 @@ def _step(work: _Work, step: StepDeclaration, at: Path) -> None:
     if algorithm is None:
         return
     if step.only is not None:
+        work.note(f"{step.name}.only", source.at((*at, "only")))
+        if "attribute" not in step.each:
+            said = "`only` limits `each: [attribute]`, which this step does not have"
+            found.error(source.key((*at, "only")), said, "add it, or delete `only`")
         for i, name in enumerate(step.only):
             if work.attributes and name not in work.attributes:
                 said = f"no attribute named `{name}` in this program"
@@ -223,11 +263,11 @@ def _step(work: _Work, step: StepDeclaration, at: Path) -> None:
     samples = work.follow(step.samples, source.at((*at, "samples")))
     order = work.follow(step.order, source.at((*at, "order")))
     if samples:
-        _check(Param(name="samples", type="int", low=1, high=64), samples, found)
+        _check(work, Param(name="samples", type="int", low=1, high=64), samples)
         work.note(f"{step.name}.samples", samples.span)
     if order:
         choices = ("given", "shuffle", "both", "all")
-        _check(Param(name="order", type="str", choices=choices), order, found)
+        _check(work, Param(name="order", type="str", choices=choices), order)
         work.note(f"{step.name}.order", order.span)
     takes = _wire(work, algorithm, step.takes, at, set(step.each))
     params = _settings(work, algorithm, step.with_, at, step.name)
@@ -235,8 +275,8 @@ def _step(work: _Work, step: StepDeclaration, at: Path) -> None:
         work.steps[step.name] = Step.model_construct(
             name=step.name,
             algorithm=algorithm,
-            each=tuple(step.each),
-            only=tuple(step.only) if step.only is not None else None,
+            each=tuple(dict.fromkeys(step.each)),
+            only=tuple(dict.fromkeys(step.only)) if step.only is not None else None,
             takes=takes,
             samples=samples.value,
             order=order.value,
@@ -256,16 +296,12 @@ def _decide(work: _Work, decide: DecideDeclaration) -> Decide | None:
         if not free:
             said = f"`{aligner.name}` takes no step"
             work.found.error(work.source.key((*at, "take")), said, "delete `take`")
-        else:
-            takes.setdefault(free[0], decide.take)
-    wired = _wire(work, aligner, takes, at, set(), shorthand=decide.take)
+        elif takes.setdefault(free[0], decide.take) != decide.take:
+            said = f"`take` and `takes` both fill the port `{free[0]}`"
+            hint = f"keep one: `take` is short for `takes: {{{free[0]}: {decide.take}}}`"
+            work.found.error(work.source.key((*at, "take")), said, hint)
+    wired = _wire(work, aligner, takes, at, set())
     params = _settings(work, aligner, decide.with_, at, "decide")
-    taken = {o for s in work.steps.values() for o in s.takes.values()} | set(wired.values())
-    for i, (name, step) in enumerate(work.steps.items()):
-        if name not in taken:
-            hint = "take it in a later step or in `decide`, or delete it"
-            span = work.source.at(("steps", i, "name"))
-            work.found.warn(span, f"nothing takes the step `{step.name}`", hint)
     return Decide(aligner=aligner, takes=wired, params=params)
 
 
@@ -282,12 +318,7 @@ def _look_up(
 
 
 def _wire(
-    work: _Work,
-    signature: Signature,
-    takes: Mapping[str, str],
-    at: Path,
-    each: set[str],
-    shorthand: str | None = None,
+    work: _Work, signature: Signature, takes: Mapping[str, str], at: Path, each: set[str]
 ) -> dict[str, str]:
     """Port -> where it comes from, by name or by `takes`; every mismatch is reported."""
     found, source = work.found, work.source
@@ -295,9 +326,7 @@ def _wire(
     for extra in takes.keys() - ports.keys():
         said = f"`{signature.name}` has no port `{extra}`"
         found.error(source.key((*at, "takes", extra)), said, nearest(extra, ports))
-    if not ports.keys() & each and each and at[0] == "steps":
-        said = f"`{signature.name}` has no port for {' or '.join(sorted(each))}"
-        found.error(source.at((*at, "each")), said, "delete `each`, or use another algorithm")
+    _each_has_a_port(work, signature, takes, at)
     wired: dict[str, str] = {}
     for port in signature.ports:
         origin = takes.get(port.name, port.name)
@@ -309,33 +338,81 @@ def _wire(
             gives = AMBIENT[origin]
         elif origin in work.steps:
             gives = work.steps[origin].algorithm.output
-        elif port.optional and port.name not in takes:
+        elif port.optional and port.name not in takes or origin in work.broken:
             continue
         else:
-            _unwired(work, port, origin, span, takes)
+            _unwired(work, port, origin, span, takes, at)
             continue
         if gives != port.type:
             said = f"the port `{port.name}` wants {port.type}, but `{origin}` gives {gives}"
-            found.error(span, said, _givers(work, port.type))
+            found.error(span, said, _way_out(work, port, gives, at))
         wired[port.name] = origin
     return wired
 
 
-def _unwired(work: _Work, port: Port, origin: str, span: Span, takes: Mapping[str, str]) -> None:
-    if origin in ("attribute", "choice"):
-        said, hint = f"nothing provides `{port.name}`", f"add `each: [{origin}]`"
+def _each_has_a_port(work: _Work, signature: Signature, takes: Mapping[str, str], at: Path) -> None:
+    """Repeating a step over something it never looks at would only ask the same thing again."""
+    looked_at = {takes.get(p.name, p.name) for p in signature.ports}
+    for i in range(99):
+        place = (*at, "each", i)
+        if place not in work.source.values:
+            return
+        span = work.source.values[place]
+        each = work.source.data[at[0]][at[1]]["each"][i]
+        if each not in looked_at:
+            said = f"`{signature.name}` has no port for `{each}`"
+            work.found.error(span, said, f"delete `{each}` here, or use another algorithm")
+
+
+def _unwired(
+    work: _Work, port: Port, origin: str, span: Span, takes: Mapping[str, str], at: Path
+) -> None:
+    if origin in ("attribute", "choice") and at[0] == "steps":
+        said, hint = f"nothing provides `{port.name}`", f"add `{origin}` to `each: [...]`"
+        if (*at, "each") not in work.source.values:
+            hint = f"add `each: [{origin}]`"
+    elif (
+        port.name in takes
+        and at[0] == "steps"
+        and origin == work.source.data["steps"][at[1]].get("name")
+    ):
+        said, hint = f"the step `{origin}` takes itself", "take an earlier step"
     elif port.name in takes:
         said = f"no earlier step is named `{origin}`"
-        hint = nearest(origin, [*work.steps, *AMBIENT])
+        hint = nearest(origin, work.steps) if work.steps else "there is no step before this one"
+        if origin in work.later:
+            hint = f"`{origin}` stands further down: move it up, before this step"
     else:
         said = f"nothing provides `{port.name}` ({port.type})"
-        hint = _givers(work, port.type) or f"add `takes: {{{port.name}: STEP}}`"
+        hint = _way_out(work, port, "", at)
     work.found.error(span, said, hint)
 
 
-def _givers(work: _Work, kind: str) -> str:
-    names = [s.name for s in work.steps.values() if s.algorithm.output == kind]
-    return f"{kind} come from: {', '.join(names)}" if names else ""
+def _way_out(work: _Work, port: Port, gives: str, at: Path) -> str:
+    """What would fit a port: a step that is there, or else what to use instead."""
+    kind, names = port.type, [n for n, s in work.steps.items() if s.algorithm.output == port.type]
+    if names:
+        options = " or ".join(
+            f"`take: {n}`" if at == ("decide",) else f"`takes: {{{port.name}: {n}}}`" for n in names
+        )
+        return f"write {options}"
+    if at == ("decide",) and gives:
+        fits = _that(work, work.library.aligners, lambda s: any(p.type == gives for p in s.ports))
+        if fits:
+            return f"for {gives} there are the aligners {', '.join(fits)}"
+    makers = _that(work, work.library.algorithms, lambda s: s.output == kind)
+    return f"{kind} come from a step that uses {' or '.join(makers)}" if makers else ""
+
+
+def _that(work: _Work, registry: Registry[Any], fits: Callable[[Signature], bool]) -> list[str]:
+    names = []
+    for name in registry:
+        try:
+            if fits(work.library.signature(registry, name)):
+                names.append(name)
+        except Unreadable:  # somebody else's broken plug-in
+            continue
+    return names
 
 
 def _settings(
@@ -351,7 +428,7 @@ def _settings(
             continue
         given = work.follow(value, work.source.at((*at, "with", name)))
         if given is not None:
-            _check(param, given, work.found)
+            _check(work, param, given)
             values[name] = given.value
             work.note(f"{label}.{name}", given.span)
     for param in signature.params:
@@ -374,17 +451,22 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-def _check(param: Param, given: Given, found: Findings, text_is_prompt: bool = True) -> None:
-    value, span = given.value, given.span
-    kinds, described = _KINDS.get(param.type, ((object,), "a value"))
+def _check(work: _Work, param: Param, given: Given, text_is_prompt: bool = True) -> bool:
+    """Whether a value is what a setting takes; complaints call it as whoever wrote it does."""
+    before = len(work.found.diagnostics)
+    value, span, found, name = given.value, given.span, work.found, given.name or param.name
+    kinds, wanted = _KINDS.get(param.type, ((object,), "a value"))
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         if param.type != "any":
-            found.error(span, f"`{param.name}` must be {described}, not `{value}`")
-        return
+            hint = f"for instance {_instance(param)}" if param.default is not None else ""
+            found.error(span, f"`{name}` must be {wanted}, not {described(value)}", hint)
+        return param.type == "any"
+    if param.type == "names" and not all(isinstance(v, str) for v in value):
+        found.error(span, f"`{name}` must be a list of texts", "for instance [one, another]")
     if param.choices is not None and value not in param.choices:
         options = ", ".join(str(c) for c in param.choices)
         hint = nearest(str(value), [str(c) for c in param.choices])
-        said = f"`{param.name}` must be one of {options}, not `{value}`"
+        said = f"`{name}` must be one of {options}, not {described(value)}"
         found.error(span, said, hint if hint.startswith("did") else "")
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, high = param.low, param.high
@@ -394,9 +476,16 @@ def _check(param: Param, given: Given, found: Findings, text_is_prompt: bool = T
                 if low is not None and high is not None
                 else (f"at least {low:g}" if low is not None else f"at most {high:g}")
             )
-            found.error(span, f"`{param.name}` must be {bounds}, not {value:g}")
+            found.error(span, f"`{name}` must be {bounds}, not {value:g}")
     if param.type == "prompt" and text_is_prompt:
-        for name in fields_in(value):
-            if name not in FIELDS:
-                said = f"a prompt has no field `{{{name}}}`"
-                found.error(span, said, nearest(name, FIELDS))
+        for written in fields_in(value):
+            if written not in FIELDS:
+                said = f"a prompt has no field `{{{written}}}`"
+                found.error(
+                    inside(span, found.texts, f"{{{written}}}"), said, nearest(written, FIELDS)
+                )
+    return len(found.diagnostics) == before
+
+
+def _instance(param: Param) -> str:
+    return f"`{param.name}: {json.dumps(param.default)}`"

@@ -13,6 +13,7 @@ from align_dsl.errors import CompileError, Diagnostic, Span
 from align_dsl.language.source import Path, Source
 
 BY_NAME = ("steps", "deciders", "models", "params")
+MAX_CHAIN = 16
 
 
 def extend(
@@ -32,8 +33,11 @@ def extend(
     here = chain or (source.file,)
     if parent.file in here:
         loop = " -> ".join((*here, parent.file))
-        wrong = Diagnostic(span, f"files extend each other in a circle: {loop}", "break the circle")
-        raise CompileError([wrong], source.texts)
+        said = f"files extend each other in a circle: {loop}"
+        raise CompileError([Diagnostic(span, said, f"delete `extends: {name}` here")], source.texts)
+    if len(here) > MAX_CHAIN:
+        said = f"more than {MAX_CHAIN} files extend each other in a row"
+        raise CompileError([Diagnostic(span, said, "extend one that says more")], source.texts)
     return _merge(extend(parent, load, (*here, parent.file)), source)
 
 
@@ -63,12 +67,17 @@ def _merge(parent: Source, child: Source) -> Source:
 
 
 def _steps(parent: Source, child: Source, key: str) -> list[tuple[Source, int]]:
-    """Each step once, in the parent's order; those of the child replace their namesakes."""
+    """Each step once, in the parent's order; those of the child replace their namesakes.
+
+    Two of one name in the same file both stay, so that the mistake is found where names matter.
+    """
     found: dict[str, tuple[Source, int]] = {}
     for source in (parent, child):
+        mine: set[str] = set()
         for i, step in enumerate(source.data[key]):
-            name = step.get("name") if isinstance(step, dict) else None
-            found[str(name or (source.file, i))] = (source, i)
+            name = str(step.get("name") if isinstance(step, dict) else "")
+            found[f"{source.file}/{i}" if not name or name in mine else name] = (source, i)
+            mine.add(name)
     return list(found.values())
 
 

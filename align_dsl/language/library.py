@@ -46,11 +46,16 @@ class Library:
 
     def source(self, kind: str, name: str) -> Source:
         """The file of that name. Raises CompileError without texts where there is none."""
+        path = self.path(kind, name)
+        if path not in self._read:
+            self._read[path] = read_source(path, shown(path))
+        return self._read[path]
+
+    def path(self, kind: str, name: str) -> Path:
+        """Where the file of that name lies. Raises CompileError where there is none."""
         for path in self._candidates(kind, name):
-            if path.is_file():
-                if path not in self._read:
-                    self._read[path] = read_source(path, shown(path))
-                return self._read[path]
+            if os.path.isfile(path):
+                return path
         what = {"attributes": "attribute set", "deciders": "decider"}.get(kind, "program")
         hint = nearest(name, self.names(kind))
         raise CompileError([Diagnostic(Span(name), f"no {what} named `{name}`", hint)], {})

@@ -51,7 +51,7 @@ def resolve(source: Source, library: Library) -> Checked:
             hint = nearest(name, list(library.metrics))
             found.error(whole.at(("metrics", i)), f"no metric named `{name}`", hint)
     if attributes:
-        _targets_are_rated(targets, deciders, whole, found)
+        _targets_are_rated(targets, deciders, whole, found, origins)
         _attributes_are_used(declared, attributes, targets, whole, found)
     _samples_can_differ(declared, deciders, models, whole, found, origins)
     found.stop_if_wrong()
@@ -75,6 +75,7 @@ def _models(
     declared: ProgramFile, source: Source, library: Library, found: Findings
 ) -> tuple[dict[str, Model], tuple[str, ...]]:
     """Every model that some decider uses, and the program's own ones by name."""
+    before = len(found.diagnostics)
     if isinstance(declared.model, str):
         wanted = [(declared.model, source.at(("model",)))]
     else:
@@ -91,9 +92,11 @@ def _models(
             one = declared.models.get(name)
             at = source.at(("models", name, "use")) if one else span
             models[name] = resolve_model(name, at, declared.models, list(library.backends), found)
+    sound = not any(d.severity == "error" for d in found.diagnostics[before:])
     for name in declared.models.keys() - models.keys():
-        span = source.key(("models", name))
-        found.warn(span, f"nothing uses the model `{name}`", "name it under `model:`, or delete it")
+        if sound:  # else its name may be the one that was misspelt
+            said = f"nothing uses the model `{name}`"
+            found.warn(source.key(("models", name)), said, "name it under `model:`, or delete it")
         resolve_model(
             name, source.at(("models", name, "use")), declared.models, list(library.backends), found
         )
@@ -155,18 +158,26 @@ def _optimize(
 
 
 def _targets_are_rated(
-    targets: tuple[Target, ...], deciders: tuple[Decider, ...], source: Source, found: Findings
+    targets: tuple[Target, ...],
+    deciders: tuple[Decider, ...],
+    source: Source,
+    found: Findings,
+    origins: Mapping[str, Span],
 ) -> None:
     asked = {name for target in targets for name in target.values}
     for decider in deciders:
-        limits = [s.only for s in decider.steps if s.only is not None and "attribute" in s.each]
-        if not limits:
+        decided_by = set(decider.decide.takes.values())
+        raters = [s for s in decider.steps if s.name in decided_by and "attribute" in s.each]
+        limits = [s.only for s in raters if s.only is not None]
+        if not limits or len(limits) < len(raters):
             continue
         rated = {name for only in limits for name in only}
         for name in sorted(asked - rated):
             said = f"the decider `{decider.name}` never rates `{name}`, which a target asks for"
-            hint = f"it rates only {', '.join(sorted(rated))}: add it there, or narrow the targets"
-            found.error(source.key(("deciders", decider.name)), said, hint)
+            hint = f"add it to `only` ({', '.join(sorted(rated))}), or narrow the targets"
+            span = source.key(("deciders", decider.name))
+            first = next(s for s in raters if s.only is not None)
+            found.error(origins.get(f"{decider.name}.{first.name}.only", span), said, hint)
 
 
 def _attributes_are_used(
@@ -202,9 +213,8 @@ def _samples_can_differ(
         for step in decider.steps:
             if cold and step.samples > 1 and step.algorithm.calls:
                 span = origins.get(f"{decider.name}.{step.name}.samples", source.at(()))
-                said = f"{step.samples} samples of `{cold[0]}` at temperature 0 are all alike"
-                if step.order == "shuffle":
-                    said = f"{step.samples} samples of `{cold[0]}` at temperature 0 differ only by order"
+                differ = "differ only by order" if step.order == "shuffle" else "are all alike"
+                said = f"{step.samples} samples of `{cold[0]}` at temperature 0 {differ}"
                 hint = "give the model a `temperature:` above 0, or take one sample"
                 found.warn(span, said, hint)
 

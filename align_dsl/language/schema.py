@@ -6,14 +6,12 @@ needs a second look (names that must exist, numbers that must fit together) is `
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
-from pydantic_core import ErrorDetails
 
-from align_dsl.errors import CompileError, Diagnostic, nearest
+from align_dsl.errors import CompileError, Diagnostic
+from align_dsl.language.complaint import diagnose
 from align_dsl.language.source import Path, Source
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,63}$")]
@@ -25,12 +23,15 @@ Part = Literal["all", "train", "test"]
 
 
 def shape(value: Any) -> str:
-    """Which member of a union is meant, told by the shape of what was written."""
+    """Which member of a union is meant, told by the shape of what was written.
+
+    No key can be written like these tags: pydantic puts them among the keys when it complains.
+    """
     if isinstance(value, dict):
-        return "mapping"
+        return "<mapping>"
     if isinstance(value, list | tuple):
-        return "list"
-    return "text" if isinstance(value, str) else "number"
+        return "<list>"
+    return "<text>" if isinstance(value, str) else "<number>"
 
 
 _Shape = Discriminator(shape)
@@ -90,7 +91,7 @@ class StepDeclaration(Declaration):
     each: list[Literal["attribute", "choice"]] = []
     only: list[Text] | None = Field(None, description="rate these attributes and no others")
     samples: Annotated[
-        Annotated[int, Tag("number"), Field(ge=1, le=64)] | Annotated[Reference, Tag("text")],
+        Annotated[int, Tag("<number>"), Field(ge=1, le=64)] | Annotated[Reference, Tag("<text>")],
         _Shape,
     ] = 1
     order: Annotated[str, Field(pattern=r"^(given|shuffle|both|all|\$[a-z][a-z0-9_]{0,63})$")] = (
@@ -160,7 +161,7 @@ class DataDeclaration(PlaceDeclaration):
 
 
 Stand = Annotated[
-    Annotated[Literal["low", "high"], Tag("text")] | Annotated[float, Tag("number")], _Shape
+    Annotated[Literal["low", "high"], Tag("<text>")] | Annotated[float, Tag("<number>")], _Shape
 ]
 
 
@@ -210,20 +211,20 @@ class ProgramFile(Declaration):
     about: Text
     extends: LibraryName | None = None
     attributes: Annotated[
-        Annotated[Text, Tag("text")]
-        | Annotated[list[Text], Tag("list"), Field(min_length=1)]
-        | Annotated[dict[Name, AttributeDeclaration], Tag("mapping"), Field(min_length=1)],
+        Annotated[Text, Tag("<text>")]
+        | Annotated[list[Text], Tag("<list>"), Field(min_length=1)]
+        | Annotated[dict[Name, AttributeDeclaration], Tag("<mapping>"), Field(min_length=1)],
         _Shape,
     ]
     data: DataDeclaration
     targets: Annotated[
-        Annotated[TargetDeclaration, Tag("mapping")]
-        | Annotated[list[TargetDeclaration], Tag("list"), Field(min_length=1)],
+        Annotated[TargetDeclaration, Tag("<mapping>")]
+        | Annotated[list[TargetDeclaration], Tag("<list>"), Field(min_length=1)],
         _Shape,
     ]
     deciders: dict[Name, DeciderDeclaration] = Field(min_length=1)
     model: Annotated[
-        Annotated[Text, Tag("text")] | Annotated[list[Text], Tag("list"), Field(min_length=1)],
+        Annotated[Text, Tag("<text>")] | Annotated[list[Text], Tag("<list>"), Field(min_length=1)],
         _Shape,
     ] = "embedded"
     models: dict[Name, ModelDeclaration] = {}
@@ -263,7 +264,7 @@ def read_part(kind: type[D], source: Source, below: Path, data: Any) -> D:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        wrong = [_diagnose(kind, source, below, e) for e in error.errors(include_url=False)]
+        wrong = [diagnose(kind, source, below, e) for e in error.errors(include_url=False)]
         raise CompileError(wrong, source.texts) from None
 
 
@@ -284,156 +285,3 @@ def _close_patterns(node: Any) -> None:
     elif isinstance(node, list):
         for value in node:
             _close_patterns(value)
-
-
-def _diagnose(
-    kind: type[Declaration], source: Source, below: Path, error: ErrorDetails
-) -> Diagnostic:
-    path: Path = (*below, *(p for p in error["loc"] if p not in _TAGS))
-    name = next((str(p) for p in reversed(path) if isinstance(p, str) and p != "[key]"), "file")
-    where, context = error["type"], error.get("ctx", {})
-    if where == "missing":
-        hint = _examples.get(name, "")
-        return Diagnostic(source.key(path[:-1]), f"`{name}` is missing", hint)
-    if where == "extra_forbidden":
-        known = sorted(_fields(kind, error["loc"][:-1]) or [])
-        return Diagnostic(source.key(path), f"unknown key `{name}`", nearest(name, known))
-    if path and path[-1] == "[key]":
-        return Diagnostic(source.key(path[:-1]), f"`{path[-2]}` cannot be a name here", _NAMES)
-    said = f"`{name}`"
-    if path and isinstance(path[-1], int):
-        said = f"item {path[-1] + 1} of `{name}`"
-    got = _described(error["input"])
-    expected = _EXPECTED.get(where)
-    if expected:
-        return Diagnostic(source.at(path), f"{said} must be {expected}, not {got}", _fix(error))
-    if where == "literal_error":
-        options = str(context["expected"]).replace("'", "`")
-        return Diagnostic(
-            source.at(path), f"{said} must be {options}, not {got}", _near_literal(error)
-        )
-    if where == "string_pattern_mismatch":
-        return Diagnostic(source.at(path), f"{said} cannot be {got}", _pattern_hint(context))
-    if where in ("too_short", "string_too_short"):
-        return Diagnostic(
-            source.at(path), f"{said} is empty", "write at least one, or leave it out"
-        )
-    message = error["msg"].replace("Input should be ", "")
-    return Diagnostic(source.at(path), f"{said} must be {message}, not {got}")
-
-
-_TAGS = frozenset({"text", "list", "mapping", "number"})
-_NAMES = "names are lower-case letters, digits and _, and start with a letter"
-_EXPECTED = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-}
-_examples = {
-    "version": "add `version: 1`",
-    "about": "add one sentence: `about: ...`",
-    "program": "add `program: NAME`",
-    "set": "add `set: NAME`",
-    "attributes": "for instance `attributes: mta`",
-    "data": "for instance `data: {format: jsonl, path: data/triage.jsonl}`",
-    "targets": "for instance `targets: {each: [low, high]}`",
-    "deciders": "for instance `deciders: {mine: {use: comparative_regression}}`",
-    "decide": "for instance `decide: {use: closest, take: rate}`",
-    "high": "say what a choice at the high end shows",
-    "low": "say what a choice at the low end shows",
-}
-
-
-def _described(value: Any) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-        case str() if len(value) > 40:
-            return f"`{value[:37]}...`"
-        case _:
-            return f"`{value}`"
-
-
-def _fix(error: ErrorDetails) -> str:
-    match error["type"], error["input"]:
-        case _, None:
-            return "give it a value, or delete the key"
-        case "string_type", bool() | int() | float():
-            return f'put it in quotes: "{_described(error["input"]).strip("`")}"'
-        case "list_type", str() | int() | float():
-            return f"put it in brackets: [{error['input']}]"
-        case "int_type" | "float_type", str():
-            return "write the number without quotes"
-    return ""
-
-
-def _near_literal(error: ErrorDetails) -> str:
-    options = [o.strip(" '") for o in error["ctx"]["expected"].replace(" or ", ",").split(",")]
-    hint = nearest(str(error["input"]), options)
-    return hint if hint.startswith("did") else ""
-
-
-def _pattern_hint(context: dict[str, Any]) -> str:
-    pattern = str(context.get("pattern", ""))
-    if "shuffle" in pattern:
-        return "write given, shuffle, both, all, or a parameter such as $order"
-    if pattern.startswith("^\\$"):
-        return "write a number, or a parameter such as $samples"
-    if "[A-Z]" in pattern and "_]*" in pattern:
-        return "name an environment variable, such as OPENAI_API_KEY; never the key itself"
-    if pattern.startswith("^-?"):
-        return "anchors are numbers on the scale: `0: what a zero looks like`"
-    if "A-Za-z" in pattern:
-        return "letters, digits and . _ / + = - only"
-    return _NAMES
-
-
-def _fields(kind: Any, loc: tuple[int | str, ...]) -> set[str]:
-    """The keys that are known at `loc`, found by walking down the annotations."""
-    here: list[Any] = [kind]
-    for part in loc:
-        if part not in _TAGS:
-            here = [below for one in here for below in _below(one, part)]
-    return {
-        f.alias or name
-        for one in here
-        for member in _members(one)
-        if isinstance(member, type) and issubclass(member, BaseModel)
-        for name, f in member.model_fields.items()
-    }
-
-
-def _below(kind: Any, part: int | str) -> Iterator[Any]:
-    for member in _members(kind):
-        arguments = typing.get_args(member)
-        if isinstance(part, int) and typing.get_origin(member) is list:
-            yield arguments[0]
-        elif typing.get_origin(member) is dict:
-            yield arguments[1]
-        elif isinstance(member, type) and issubclass(member, BaseModel):
-            for name, f in member.model_fields.items():
-                if part in (name, f.alias):
-                    yield f.annotation
-
-
-def _members(kind: Any) -> Iterator[Any]:
-    origin = typing.get_origin(kind)
-    if origin is Annotated:
-        yield from _members(typing.get_args(kind)[0])
-    elif origin in (typing.Union, type(int | str)):
-        for member in typing.get_args(kind):
-            yield from _members(member)
-    else:
-        yield kind

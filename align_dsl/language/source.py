@@ -8,7 +8,9 @@ by the core schema of YAML 1.2: `no`, `on` and `1:30` stay text.
 from __future__ import annotations
 
 import math
+import os
 import re
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
@@ -75,13 +77,15 @@ class Source:
 def read_source(path: FilePath, shown: str | None = None) -> Source:
     """Parse a file. `shown` is the name used in messages."""
     name = shown or str(path)
+    return parse(read_text(path, name), name)
+
+
+def read_text(path: FilePath, name: str) -> str:
+    """The text of a file, if it is one, and of a size that a person may have written."""
+    problem = "this is a folder" if os.path.isdir(path) else unusable(path)
+    if problem:
+        raise CompileError([Diagnostic(Span(name), problem, "give the path of a YAML file")], {})
     try:
-        if not path.is_file():
-            what = "a folder" if path.is_dir() else "not a regular file"
-            problem = f"this is {what}" if path.exists() else "there is no such file"
-            raise CompileError(
-                [Diagnostic(Span(name), problem, "give the path of a YAML file")], {}
-            )
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except OSError as error:
@@ -89,7 +93,21 @@ def read_source(path: FilePath, shown: str | None = None) -> Source:
         raise CompileError(
             [Diagnostic(Span(name), said, "check the path and its rights")], {}
         ) from None
-    return parse(decode(raw, name), name)
+    return decode(raw, name)
+
+
+def unusable(path: FilePath) -> str:
+    """Why a path is neither a file nor a folder; empty where it is one.
+
+    Devices and pipes are refused unopened: reading them may never end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "there is no such file"
+    except (OSError, ValueError) as error:  # too long, not permitted, a NUL inside
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "this is not a regular file"
 
 
 def decode(raw: bytes, file: str) -> str:
@@ -107,32 +125,29 @@ def decode(raw: bytes, file: str) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = raw[: error.start].decode("utf-8", "replace")
-        line, column = before.count("\n") + 1, len(before.rpartition("\n")[2]) + 1
+        before = _LINE_END.split(raw[: error.start].decode("utf-8-sig", "replace"))
+        line, column = len(before), len(before[-1]) + 1
         said = f"this byte (0x{raw[error.start]:02x}) is not UTF-8"
         raise CompileError(
             [Diagnostic(Span(file, line, column), said, "save the file as UTF-8")],
-            {file: raw.decode("utf-8", "replace")},
+            {file: raw.decode("utf-8-sig", "replace")},
         ) from None
     return text.replace("\r\n", "\n")
 
 
 def parse(text: str, file: str = "<text>") -> Source:
     if found := _FORBIDDEN.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        column = found.start() - (text.rfind("\n", 0, found.start()) + 1) + 1
+        before = _LINE_END.split(text[: found.start()])
+        line, column = len(before), len(before[-1]) + 1
         said = f"the character U+{ord(found.group()):04X} is not allowed in YAML"
         wrong = Diagnostic(Span(file, line, column), said, "delete it, or write it as an escape")
         raise CompileError([wrong], {file: text})
-    builder = _Builder(file)
+    builder = _Builder(file, _LINE_END.split(text))
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        span = Span(file, mark.line + 1, mark.column + 1) if mark else Span(file)
-        said = "; ".join(s for s in (error.context, error.problem) if s)
-        builder.say(span, f"not YAML: {said}", _advice(text, span))
+        builder.wrong.append(_not_yaml(error, file, builder.lines))
     except yaml.YAMLError as error:
         builder.say(Span(file), f"not YAML: {error}")
     except _Enough:
@@ -144,14 +159,49 @@ def parse(text: str, file: str = "<text>") -> Source:
     return Source(file, {file: text}, builder.data, builder.values, builder.keys)
 
 
-def _advice(text: str, span: Span) -> str:
-    lines = text.splitlines()
-    line = lines[span.line - 1] if span.line <= len(lines) else ""
-    if line[: len(line) - len(line.lstrip())].count("\t"):
-        return "indent with spaces, not tabs"
-    if line.count(": ") > 1:
-        return "a text that contains `: ` must stand in quotes"
-    return "check indentation, quotes and brackets on this line and the one before"
+def _not_yaml(error: yaml.MarkedYAMLError, file: str, lines: list[str]) -> Diagnostic:
+    """The parser's complaint in our words, where the mistake begins and not where it was noticed."""
+    problem, began, noticed = str(error.problem), error.context_mark, error.problem_mark
+    mark = noticed or began
+    at = (mark.line, mark.column) if mark else (0, 0)
+    line = lines[at[0]] if at[0] < len(lines) else ""
+    character = line[at[1] : at[1] + 1]
+    opened = ""
+    if began is not None and began.line < len(lines):
+        opened = lines[began.line][began.column : began.column + 1]
+    if opened in ("[", "{", '"', "'") and ("expected" in problem or "end of stream" in problem):
+        at = (began.line, began.column)
+        said = f"this {_OPENED[opened]} is never closed"
+        hint = f"the reader gave up in line {mark.line + 1}: is a {_CLOSED[opened]} missing?"
+    elif "\t" in line[: at[1] + 1] and not line[: at[1] + 1].strip():
+        said, hint = "a tab cannot indent", "indent with spaces"
+    elif "cannot start any token" in problem:
+        said = f"a text cannot start with `{character}`"
+        hint = "put the text in quotes"
+    elif "mapping values are not allowed" in problem:
+        said = "a second `: ` in one line"
+        hint = "a text that contains `: ` must stand in quotes"
+        if ": " not in line[: at[1]]:
+            said = "no `key: value` can stand here"
+            hint = "is the line above complete, and this one indented as it should be?"
+    elif "alphabetic or numeric" in problem:
+        said = f"a text cannot start with `{line[at[1] - 1 : at[1]]}`"
+        hint = "put the text in quotes"
+    elif "escape" in problem:
+        said = f"not YAML: {problem}"
+        hint = "in double quotes a backslash starts an escape: write it twice, or use single quotes"
+    elif "expected key" in problem or "'-' indicator" in problem or "block end" in problem:
+        said = "this does not fit what stands above"
+        hint = "check the indentation, and that nothing follows a closing quote or bracket"
+    else:
+        said = f"not YAML: {'; '.join(s for s in (error.context, error.problem) if s)}"
+        hint = "check indentation, quotes and brackets on this line and the one before"
+    return Diagnostic(Span(file, at[0] + 1, at[1] + 1), said, hint)
+
+
+_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as the parser counts lines
+_OPENED = {"[": "`[`", "{": "`{`", '"': "quote", "'": "quote"}
+_CLOSED = {"[": "`]` or a comma", "{": "`}` or a comma", '"': "quote", "'": "quote"}
 
 
 class _Enough(Exception):
@@ -161,8 +211,9 @@ class _Enough(Exception):
 class _Builder:
     """Builds data from events with a stack of its own, so depth costs no Python recursion."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, lines: list[str]) -> None:
         self.file = file
+        self.lines = lines
         self.wrong: list[Diagnostic] = []
         self.data: Any = None
         self.done = False
@@ -202,12 +253,21 @@ class _Builder:
 
     def refuse_extras(self, event: Any) -> None:
         if event.anchor is not None:
-            self.say(
-                self.span(event), "YAML anchors are not allowed", "use `extends:`, or repeat it"
-            )
+            span = self.token(event, f"&{event.anchor}")
+            self.say(span, "YAML anchors are not allowed", "use `extends:`, or repeat it")
         if event.tag is not None and event.tag != "!":
-            said = f"the tag `{event.tag}` is not allowed"
-            self.say(self.span(event), said, "values are plain text, numbers, lists and mappings")
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!", 1)
+            said = f"the tag `{tag}` is not allowed"
+            hint = "delete it: values are plain text, numbers, lists and mappings"
+            self.say(self.token(event, tag), said, hint)
+
+    def token(self, event: Any, token: str) -> Span:
+        """Where an anchor or tag stands: at the start of its value, in either order."""
+        line, column = event.start_mark.line, event.start_mark.column
+        rest = self.lines[line][column:] if line < len(self.lines) else ""
+        at = max(0, rest.find(token))
+        width = len(token) if rest.startswith(token, at) else 1
+        return Span(self.file, line + 1, column + at + 1, width)
 
     def begin(self, event: Any) -> None:
         new: Any = {} if isinstance(event, yaml.MappingStartEvent) else []

@@ -7,6 +7,7 @@ in a foreign file is ever imported or unpickled.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
@@ -15,7 +16,7 @@ from align_dsl.errors import CompileError, Diagnostic, Findings, Span, nearest
 from align_dsl.language.attributes import by_any_name
 from align_dsl.language.library import shown
 from align_dsl.language.schema import TargetDeclaration
-from align_dsl.language.source import Path, Source, read_source
+from align_dsl.language.source import Path, Source, parse, read_source, read_text
 from align_dsl.types import Attribute, Target
 
 ENDS = {"low": 0.0, "high": 1.0}
@@ -65,20 +66,15 @@ def _of_item(
         yield from _each(one, source, at, attributes, found)
     elif one.values is not None:
         span = source.at((*at, "values"))
-        values = {
-            _name(n, source.key((*at, "values", n)), attributes, found): _stand(
-                v, source.at((*at, "values", n)), attributes.get(n), found
-            )
-            for n, v in one.values.items()
-        }
-        if not values:
+        if not one.values:
             found.error(span, "this target stands nowhere", "give at least one attribute a value")
-        for n in one.weights:
-            if n not in one.values:
-                said = f"a weight for `{n}`, which this target has no value for"
-                found.error(source.key((*at, "weights", n)), said, "give it a value, or drop it")
+            return
+        values = _values(one.values, source, (*at, "values"), attributes, found)
+        weights = _weights(one.weights, values, source, (*at, "weights"), attributes, found)
         name = one.name or "+".join(f"{n}={v:g}" for n, v in values.items())[:80]
-        yield Target(name=name, values=values, weights=dict(one.weights)), span
+        if one.name:
+            span = source.at((*at, "name"))
+        yield Target(name=name, values=values, weights=weights), span
     elif one.file is not None:
         path = FilePath(source.at((*at, "file")).file).parent / one.file
         span = source.at((*at, "file"))
@@ -127,7 +123,7 @@ def _stand(value: str | float, span: Span, attribute: Attribute | None, found: F
     if isinstance(value, str):
         return ENDS[value]
     if 0 <= value <= 1:
-        return value
+        return float(value)
     hint = "0 is the low end of every attribute, 1 the high end"
     if attribute and attribute.scale.low <= value <= attribute.scale.high:
         scale = attribute.scale
@@ -137,38 +133,6 @@ def _stand(value: str | float, span: Span, attribute: Attribute | None, found: F
     return min(1.0, max(0.0, value))
 
 
-def read_targets(path: FilePath, attributes: Mapping[str, Attribute]) -> list[Target]:
-    """Every target of a file, or of a folder of files. Raises CompileError."""
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml", ".json"))
-        return [t for file in files for t in read_targets(file, attributes)]
-    source = _json(path) if path.suffix == ".json" else read_source(path, shown(path))
-    found = Findings(texts=dict(source.texts))
-    data = source.data
-    if isinstance(data, dict) and "kdma_values" in data:
-        target = _align_system(source, attributes, found)
-    elif isinstance(data, dict):
-        body: Path = ("values",) if isinstance(data.get("values"), dict) else ()
-        given = data["values"] if body else data
-        name = str(data.get("name", path.stem)) if body else path.stem
-        target = Target(name=name, values=_values(given, source, body, attributes, found))
-    else:
-        found.error(source.at(()), "a target is a mapping of attributes to numbers")
-    found.stop_if_wrong()
-    return [target]
-
-
-def _json(path: FilePath) -> Source:
-    """JSON is YAML enough for us, positions included; only a tab would be in the way."""
-    source = read_source(path, shown(path))
-    try:
-        json.loads(source.texts[source.file])
-    except ValueError as error:
-        wrong = Diagnostic(Span(source.file), f"not JSON: {error}", "")
-        raise CompileError([wrong], source.texts) from None
-    return source
-
-
 def _values(
     given: Mapping[str, Any],
     source: Source,
@@ -176,39 +140,129 @@ def _values(
     attributes: Mapping[str, Attribute],
     found: Findings,
 ) -> dict[str, float]:
+    """Attribute -> where the target stands; each attribute once, whatever it is called."""
     values: dict[str, float] = {}
     for name, value in given.items():
-        if name in ("version", "about", "name") and not at:
+        span, key = source.at((*at, name)), source.key((*at, name))
+        own = _name(name, key, attributes, found)
+        if not (_is_number(value) or value in ("low", "high")):
+            hint = "0 is the low end of every attribute, 1 the high end"
+            found.error(span, f"`{name}` must be a number from 0 to 1, low or high", hint)
             continue
-        span = source.at((*at, name))
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            found.error(span, f"`{name}` must be a number from 0 to 1", "0 is low, 1 is high")
-            continue
-        own = _name(name, source.key((*at, name)), attributes, found)
-        values[own] = _stand(float(value), span, attributes.get(own), found)
+        if own in values:
+            said = f"this target gives `{own}` twice"
+            found.error(key, said, f"delete one: `{name}` is another name for it")
+        values[own] = _stand(value, span, attributes.get(own), found)
     return values
+
+
+def _weights(
+    given: Mapping[str, Any],
+    values: Mapping[str, float],
+    source: Source,
+    at: Path,
+    attributes: Mapping[str, Attribute],
+    found: Findings,
+) -> dict[str, float]:
+    names = by_any_name(attributes)
+    weights: dict[str, float] = {}
+    for name, weight in given.items():
+        own = names.get(name, name)
+        if own not in values:
+            said = f"a weight for `{name}`, which this target has no value for"
+            found.error(source.key((*at, name)), said, "give it a value, or drop it")
+        elif not _is_number(weight) or weight <= 0:
+            found.error(source.at((*at, name)), f"the weight of `{name}` must be above 0")
+        else:
+            weights[own] = float(weight)
+    return weights
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def read_targets(path: FilePath, attributes: Mapping[str, Attribute]) -> list[Target]:
+    """Every target of a file, or of a folder of files. Raises CompileError."""
+    if os.path.isdir(path):
+        files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml", ".json"))
+        return [t for file in files for t in read_targets(file, attributes)]
+    source = read_source(path, shown(path)) if path.suffix != ".json" else _json(path)
+    found = Findings(texts=dict(source.texts))
+    data = source.data
+    target = Target(name=path.stem, values={})
+    if not isinstance(data, dict):
+        hint = "for instance {fairness: 1, risk_aversion: 0.5}"
+        found.error(source.at(()), "a target is a mapping of attributes to numbers", hint)
+    elif "kdma_values" in data:
+        target = _align_system(source, attributes, found)
+    elif isinstance(data.get("values"), dict):
+        target = _own(source, path.stem, attributes, found)
+    else:
+        target = Target(name=path.stem, values=_values(data, source, (), attributes, found))
+    found.stop_if_wrong()
+    return [target]
+
+
+def _json(path: FilePath) -> Source:
+    """JSON is YAML enough to tell positions by; whether it is JSON is for `json` to say."""
+    name = shown(path)
+    text = read_text(path, name)
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        span = Span(name, error.lineno, error.colno)
+        wrong = Diagnostic(span, f"not JSON: {error.msg.lower()}", "check brackets and commas")
+        raise CompileError([wrong], {name: text}) from None
+    except (ValueError, RecursionError) as error:
+        wrong = Diagnostic(Span(name), f"not JSON: {error}", "check the file")
+        raise CompileError([wrong], {name: text}) from None
+    return parse(text, name)
+
+
+def _own(source: Source, stem: str, attributes: Mapping[str, Attribute], found: Findings) -> Target:
+    """Our own form: `values`, and beside it what a target in a program may have."""
+    known = ("version", "about", "name", "values", "weights")
+    for key in source.data:
+        if key not in known:
+            found.error(source.key((key,)), f"unknown key `{key}`", nearest(key, known))
+    values = _values(source.data["values"], source, ("values",), attributes, found)
+    weights = source.data.get("weights") or {}
+    if not isinstance(weights, dict):
+        found.error(source.at(("weights",)), "`weights` must be a mapping", "write {NAME: 2}")
+        weights = {}
+    weights = _weights(weights, values, source, ("weights",), attributes, found)
+    return Target(name=str(source.data.get("name", stem)), values=values, weights=weights)
 
 
 def _align_system(source: Source, attributes: Mapping[str, Attribute], found: Findings) -> Target:
     """Their MTA targets stand on 0..10, all others on 0..1; a number above 1 tells them apart."""
     rows = source.data["kdma_values"]
     values: dict[str, float] = {}
-    for i, row in enumerate(rows if isinstance(rows, list) else []):
+    if not isinstance(rows, list) or not rows:
+        hint = "for instance `kdma_values: [{kdma: Fairness, value: 1.0}]`"
+        found.error(source.at(("kdma_values",)), "`kdma_values` must be a list of values", hint)
+        rows = []
+    for i, row in enumerate(rows):
         at: Path = ("kdma_values", i)
         if not isinstance(row, dict) or "kdma" not in row:
-            found.error(source.at(at), "expected `kdma:` and `value:`")
+            found.error(source.at(at), "expected `kdma:` and `value:`", "name the attribute")
             continue
         if row.get("kdes"):
             said = "this target is a pickled density; unpickling it could run any code"
             found.error(source.key((*at, "kdes")), said, "use a target with a plain `value:`")
             continue
-        if row.get("value") is None:
+        value = row.get("value")
+        if value is None:
             said = f"`{row['kdma']}` has no plain value"
             hint = "targets made of model parameters are not supported; give it a `value:`"
-            found.error(source.at(at), said, hint)
+            found.error(source.at((*at, "kdma")), said, hint)
+            continue
+        if not _is_number(value):
+            said = f"the value of `{row['kdma']}` must be a number"
+            found.error(source.at((*at, "value")), said, "write it without quotes")
             continue
         own = _name(str(row["kdma"]), source.at((*at, "kdma")), attributes, found)
-        value = float(row["value"])
         values[own] = _stand(
             value / 10 if value > 1 else value, source.at((*at, "value")), None, found
         )

@@ -60,3 +60,16 @@ _STANCES = (
     (0.8, "rather high"),
     (0.999, "very high"),
 )
+
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def letter(position: int) -> str:
+    """A, B, ... Z, AA, AB, ...
+
+    >>> letter(0), letter(25), letter(26), letter(39)
+    ('A', 'Z', 'AA', 'AN')
+    """
+    first, second = divmod(position, 26)
+    return (LETTERS[first - 1] if first else "") + LETTERS[second]

@@ -45,6 +45,8 @@ class Judgement(Value):
     right: int  # how many choices would be correct
     choices: int
     group: str  # cases of one group are resampled together
+    target: str  # what it is judged by
+    control: bool = False  # decided for another target on purpose, to see what alignment adds
 
 
 class Result(Value):
@@ -83,7 +85,7 @@ class RunRecord(Value):
     format: int = FORMAT
     id: str
     program: str  # name
-    digest: str  # of the resolved program
+    program_digest: str  # of the resolved program
     source: str  # the program file, as it was named
     created: str  # UTC, ISO 8601
     status: Literal["running", "ok", "interrupted", "failed"]

@@ -155,7 +155,7 @@ def sign_flip(differences: Values, clusters: Groups, *, seed: int = 0, draws: in
     for difference, cluster in zip(differences, clusters, strict=True):
         members[cluster].append(_finite(difference))
     sums = [fsum(cluster) for cluster in members.values()]
-    kinds = Counter(abs(total) for total in sums if total != 0)  # interchangeable, as in macro
+    kinds = Counter(map(abs, sums))  # interchangeable, as in macro_bootstrap
     sizes, times = np.array(sorted(kinds)), np.array([kinds[size] for size in sorted(kinds)], int)
     # Rounding must not break ties with the observed sum: on few clusters they are most of p.
     reached = abs(fsum(sums)) - 1e-12 * fsum(map(abs, sums))
@@ -261,7 +261,7 @@ def spearman(a: Values, b: Values) -> float | None:
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[places] - (len(values) + 1) / 2)
     x, y = ranks
     spread = sqrt(float(x @ x) * float(y @ y))
-    return max(-1.0, min(1.0, float(x @ y) / spread)) if spread > 0 else None
+    return float(x @ y) / spread if spread > 0 else None
 
 
 def _log_upper_tail(correct: int, n: int, share: float) -> float:

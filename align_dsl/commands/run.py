@@ -1,0 +1,131 @@
+"""`align-dsl run`: decide every question of a program and show how well that went."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from align_dsl.commands import _painted
+from align_dsl.commands.store import store_option
+from align_dsl.errors import BudgetError, PlanError, render
+
+if TYPE_CHECKING:
+    from align_dsl.engine.execute import Stop
+    from align_dsl.pipeline import Outcome
+
+
+def _calls(ctx: click.Context, param: click.Parameter, written: str | None) -> int | None:
+    if written is None:
+        return None
+    text = written.removeprefix("calls=")
+    if not text.isdigit():
+        raise click.BadParameter("write a number of calls, for instance calls=500")
+    return int(text)
+
+
+@click.command
+@click.argument("program", type=click.Path(path_type=Path))
+@click.option("--model", help="Run on this model instead of the program's own.")
+@click.option("--data", type=click.Path(path_type=Path), help="Decide these cases instead.")
+@click.option("--format", "form", help="The format of --data, such as jsonl or align-system.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a value of the file.")
+@click.option("--only", multiple=True, metavar="DECIDER", help="Run this decider only; repeatable.")
+@click.option("--limit", type=click.IntRange(min=1), help="Decide the first N cases only.")
+@click.option("--seed", type=int, help="Seed of everything that is drawn.")
+@click.option("--budget", callback=_calls, metavar="calls=N", help="Make no more calls than this.")
+@click.option("--max-failures", type=click.IntRange(min=0), help="Exit 3 when more decisions fail.")
+@click.option("--retry-failed", is_flag=True, help="Ask again what failed before.")
+@click.option("--control", is_flag=True, help="Also decide for a wrong attribute, to compare.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, and nothing else.")
+@store_option
+def command(program: Path, store: Path, as_json: bool, **options: Any) -> None:
+    """Run PROGRAM: a file, or the name of a shipped one.
+
+    The same command again goes on where it stopped, and asks nothing twice.
+    """
+    from align_dsl.commands.progress import Lines, Watcher
+    from align_dsl.engine.execute import Stop
+    from align_dsl.pipeline import Changes, Selection, load, run
+    from align_dsl.records.store import Store
+
+    changes = Changes(
+        sets=tuple(options["sets"]),
+        model=options["model"],
+        data=options["data"],
+        format=options["form"],
+        seed=options["seed"],
+    )
+    loaded = load(_file(program), changes)
+    if loaded.warnings:
+        texts = dict(loaded.checked.texts)
+        click.echo(_painted(render(loaded.warnings, texts)) + "\n", err=True)
+    selection = Selection(options["limit"], tuple(options["only"]), options["control"])
+    stop = Stop()
+    watcher = Lines() if as_json else Watcher()
+    with Store.open(store) as opened, _interruptible(stop), watcher:
+        outcome = run(
+            loaded,
+            opened,
+            selection,
+            budget=options["budget"],
+            retry_failed=options["retry_failed"],
+            progress=watcher,
+            stop=stop,
+            started=watcher.started,
+        )
+    watcher.ended(outcome)
+    _leave(outcome, stop, options["max_failures"])
+
+
+def _file(program: Path) -> Path:
+    """The program file; a bare name may be that of a shipped program."""
+    from align_dsl.errors import CompileError
+    from align_dsl.language.library import Library
+
+    if program.exists() or len(program.parts) > 1:
+        return program
+    library = Library.beside(Path("programs") / program)
+    try:
+        return Path(library.path("programs", program.name.removesuffix(".yaml")))
+    except CompileError as error:
+        first = error.diagnostics[0]
+        raise PlanError(f"error: {first.message}\n  = {first.hint}") from None
+
+
+@contextmanager
+def _interruptible(stop: Stop) -> Iterator[None]:
+    """The first Ctrl-C ends the run and saves; the second ends the process."""
+
+    def interrupt(number: int, frame: object) -> None:
+        if stop:
+            import os
+
+            os._exit(128 + number)
+        stop.now("interrupted" if number == signal.SIGINT else "terminated")
+        click.echo("\nstopping: saving what is in flight (again to stop at once)", err=True)
+
+    before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(outcome: Outcome, stop: Stop, max_failures: int | None) -> None:
+    if stop.reason:
+        resume = " ".join(["align-dsl", *sys.argv[1:]])
+        click.echo(f"all answers so far are saved; to go on: {resume}", err=True)
+        if stop.reason == "budget":
+            raise BudgetError("error: the budget is spent")
+        raise SystemExit(143 if stop.reason == "terminated" else 130)
+    failed = sum(n for k, n in outcome.record.counts.items() if k not in ("ok", "tied"))
+    if max_failures is not None and failed > max_failures:
+        click.echo(f"error: {failed:,} decisions failed, more than {max_failures:,}", err=True)
+        raise SystemExit(3)

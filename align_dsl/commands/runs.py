@@ -1,0 +1,253 @@
+"""`align-dsl runs`: what has been run here; one run in full; and forgetting runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from align_dsl.errors import StoreError, visible
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from align_dsl.records.record import Recorded, Result, RunRecord
+    from align_dsl.records.store import Store
+
+DEFAULT_STORE = Path(".align/align.db")
+
+
+def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Every command that reads or writes runs takes it."""
+    return click.option(
+        "--store",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="ALIGN_STORE",
+        default=DEFAULT_STORE,
+        show_default=True,
+        callback=_of_the_group,
+        help="The file that keeps answers and runs.",
+    )(command)
+
+
+def _of_the_group(ctx: click.Context, option: click.Parameter, value: Path) -> Path:
+    """`runs --store FILE ls` means the same as `runs ls --store FILE`."""
+    typed = click.core.ParameterSource.COMMANDLINE
+    name = option.name or ""
+    above = ctx.parent
+    if above and name in above.params and ctx.get_parameter_source(name) != typed:
+        return Path(above.params[name])
+    return value
+
+
+def open_existing(path: Path) -> Store:
+    """The store, unless there is none: reading runs must not leave an empty one behind."""
+    from align_dsl.records.store import Store
+
+    if not path.exists():
+        raise StoreError(
+            f"there is no store at {visible(str(path))}, so nothing has been run here; go to where"
+            " it was run, or name its file with --store (or ALIGN_STORE)"
+        )
+    return Store.open(path)
+
+
+@click.group(invoke_without_command=True)
+@store_option
+@click.pass_context
+def command(ctx: click.Context, store: Path) -> None:
+    """List runs, show one, or remove some. A RUN is an id, the start of one, or `last`."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_runs, store=store)
+
+
+@command.command("ls")
+@store_option
+def list_runs(store: Path) -> None:
+    """Every run, the newest first."""
+    if not store.exists():
+        click.echo(f"nothing has been run here: there is no {visible(str(store))}", err=True)
+        return
+    with open_existing(store) as opened:
+        records = opened.runs()
+    table = _table(
+        "run", "program", "date (UTC)", "status", "deciders", "accuracy, %", ">calls", ">failed"
+    )
+    for record in records:
+        failed = sum(number for _, number in failures(record.counts))
+        _add(
+            table,
+            record.id,
+            record.program,
+            record.created[:16].replace("T", " "),
+            record.status,
+            ", ".join(record.deciders),
+            accuracy_range(record),
+            f"{record.cost.calls:,}",
+            f"{failed:,}" if failed else "",
+        )
+    _print(table)
+
+
+@command.command("show")
+@click.argument("run")
+@store_option
+def show(run: str, store: Path) -> None:
+    """One run: its results, its failures by kind, and how to go on where it was not finished."""
+    with open_existing(store) as opened:
+        recorded = opened.load(run, judgements=False)
+    record = recorded.record
+    model_names = model_titles(recorded)
+    facts = {
+        "run": record.id,
+        "program": f"{record.program} ({record.source})",
+        "date": record.created,
+        "status": record.status,
+        "models": ", ".join(model_names.get(m, m) for m in record.models or model_names),
+        "cases": f"{len(recorded.cases):,}",
+        "calls": f"{record.cost.calls:,}, and {record.cost.cached:,} answers known before",
+        "tokens": f"{record.cost.prompt_tokens:,} in, {record.cost.completion_tokens:,} out",
+        "versions": ", ".join(f"{k} {v}" for k, v in record.versions.items()),
+    }
+    for name, value in facts.items():
+        if value:
+            click.echo(f"{name:<9}{printable(value)}")
+    if record.results:
+        click.echo()
+        _print(_results(record.results, model_names))
+    for kind, number in failures(record.counts):
+        click.echo(f"failed ({printable(kind)}): {number:,}")
+    if record.status != "ok":
+        click.echo(f"\nnot finished; go on with:\n  {printable(resume_command(record, store))}")
+
+
+@command.command("rm")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@store_option
+def remove(runs: tuple[str, ...], yes: bool, store: Path) -> None:
+    """Forget runs. Answers stay, so that making them again calls no model."""
+    with open_existing(store) as opened:
+        records = [opened.find(run) for run in runs]  # all, before the first is gone
+        for record in {record.id: record for record in records}.values():
+            name = printable(f"{record.id} ({record.program}, {record.created[:16]})")
+            if yes or click.confirm(f"remove {name}?", err=True):
+                opened.remove(record.id)
+                click.echo(f"removed {name}", err=True)
+
+
+def printable(text: str) -> str:
+    """Text from files and models, safe to print anywhere."""
+    return visible(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def model_titles(recorded: Recorded) -> dict[str, str]:
+    """Name of each model -> how it is shown: what is no language model says so."""
+    models = recorded.program.get("models") or []
+    return {
+        m["name"]: f"{m['name']} (no LLM)" if m.get("backend") == "embedded" else m["name"]
+        for m in models
+    }
+
+
+def failures(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Decisions that never came, by kind, most first."""
+    wrong = [(kind, n) for kind, n in counts.items() if n and kind not in ("ok", "tied")]
+    return sorted(wrong, key=lambda pair: (-pair[1], pair[0]))
+
+
+def accuracy_range(record: RunRecord) -> str:
+    """From the worst decider of the run to the best."""
+    values = [r.value * 100 for r in overall(record.results) if r.value is not None]
+    if not values:
+        return ""
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def overall(results: Iterable[Result]) -> list[Result]:
+    """For each decider and model the accuracy that takes in the most."""
+    width = {"all": 2, "both": 1}
+    widest: dict[tuple[str, str], Result] = {}
+    for result in results:
+        if result.metric != "accuracy":
+            continue
+        key = (result.decider, result.model)
+        known = widest.get(key)
+        if known is None or width.get(result.target, 0) > width.get(known.target, 0):
+            widest[key] = result
+    return list(widest.values())
+
+
+def resume_command(record: RunRecord, store: Path = DEFAULT_STORE) -> str:
+    """What was typed to start the run: typed again, it goes on where it stopped."""
+    words = ["align-dsl", "run", record.source]
+    for name, value in record.selection.items():
+        option = "--" + name.replace("_", "-")
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            for one in value if isinstance(value, list | tuple) else [value]:
+                words += [option, str(one)]
+    if store != DEFAULT_STORE:
+        words += ["--store", str(store)]
+    return shlex.join(words)
+
+
+def _results(results: Sequence[Result], models: Mapping[str, str]) -> Table:
+    table = _table(
+        "decider", "model", "attribute", "target", ">value", "interval", ">chance", ">n",
+        ">left out", ">failed",
+    )  # fmt: skip
+    for r in results:
+        percent = r.metric == "accuracy"
+        known = r.low is not None and r.high is not None
+        _add(
+            table,
+            r.decider,
+            models.get(r.model, r.model),
+            r.attribute,
+            r.target,
+            _number(r.value, percent) if percent else f"{r.metric} {_number(r.value, percent)}",
+            f"{_number(r.low, percent)} to {_number(r.high, percent)}" if known else "",
+            _number(r.chance, percent),
+            str(r.n),
+            str(r.left_out or ""),
+            str(r.failed or ""),
+        )
+    return table
+
+
+def _number(value: float | None, percent: bool) -> str:
+    if value is None:
+        return ""
+    return f"{value * 100:.1f}" if percent else f"{value:.3f}"
+
+
+def _table(*columns: str) -> Table:
+    """Columns whose name begins with > stand to the right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        right = name.startswith(">")
+        table.add_column(name.lstrip(">"), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    from rich.text import Text
+
+    table.add_row(*(Text(printable(cell)) for cell in cells))  # Text: brackets are no markup
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    # Who reads it through a pipe greps lines, and wants them whole.
+    console.print(table, width=None if console.is_terminal else 240)

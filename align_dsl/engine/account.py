@@ -1,0 +1,97 @@
+"""What a run came to: counts by status, cost by decider, the rows of its table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from align_dsl.engine.execute import Stop
+from align_dsl.engine.plan import Plan
+from align_dsl.records.record import Answer, Cost, Judgement, RunRecord
+from align_dsl.records.results import results
+from align_dsl.types import Case
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    record: RunRecord
+    spent: Cost
+
+
+def account(
+    record: RunRecord,
+    plan: Plan,
+    judged: Sequence[Judgement],
+    answers: Mapping[str, Answer],
+    known: Mapping[str, Answer],
+    stop: Stop,
+    cases: Sequence[Case],
+) -> Account:
+    """`known` holds the answers that were there before; `spent` leaves them out."""
+    status: Literal["ok", "interrupted"] = "interrupted" if stop else "ok"
+    fresh = [a for key, a in answers.items() if key not in known]
+    shown = [j for j in judged if not j.control]
+    rows = results(
+        shown,
+        {c.scenario.id: c for c in cases},
+        record.targets,
+        _by_decider(plan, answers),
+        [j for j in judged if j.control],
+    )
+    return Account(
+        record.model_copy(
+            update={
+                "status": status,
+                "counts": dict(Counter(j.decision.status for j in shown)),
+                "results": rows,
+                "cost": _cost(answers.values(), 0),
+            }
+        ),
+        _cost(fresh, len(known)),
+    )
+
+
+def _cost(answers: object, cached: int) -> Cost:
+    found: list[Answer] = list(answers)  # type: ignore[call-overload]
+    return Cost(
+        calls=sum(a.calls for a in found),
+        cached=cached,
+        prompt_tokens=sum(a.prompt_tokens for a in found),
+        completion_tokens=sum(a.completion_tokens for a in found),
+        seconds=round(sum(a.seconds for a in found), 3),
+    )
+
+
+def _by_decider(
+    plan: Plan, answers: Mapping[str, Answer]
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """Calls and tokens that each decider on each model would have needed alone."""
+    keys: dict[tuple[str, str], set[str]] = {}
+    for question in plan.questions:
+        mine = keys.setdefault((question.decider.name, question.model.name), set())
+        for links in question.takes.values():
+            for link in links:
+                if link.key not in mine:
+                    mine.update(_below(plan, link.key))
+    return {
+        pair: (
+            sum(answers[k].calls for k in mine if k in answers),
+            sum(
+                answers[k].prompt_tokens + answers[k].completion_tokens
+                for k in mine
+                if k in answers
+            ),
+        )
+        for pair, mine in keys.items()
+    }
+
+
+def _below(plan: Plan, key: str) -> Iterator[str]:
+    yield key
+    for value in plan.jobs[key].inputs.values():
+        if isinstance(value, tuple):
+            for inner in value:
+                if isinstance(inner, str) and inner in plan.jobs:
+                    yield from _below(plan, inner)

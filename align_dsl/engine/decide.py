@@ -1,0 +1,120 @@
+"""Plan and answers -> a decision for every question. Pure: what was answered decides, and a seed.
+
+A decision that lacks an answer it needs is a failure with that answer's reason; no choice is ever
+put in its place. A tie stays visible in the weights, and is broken by the content of the question.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from align_dsl.engine.lower import decode
+from align_dsl.engine.plan import Plan, Question
+from align_dsl.records.record import Answer
+from align_dsl.registry import ALIGNERS
+from align_dsl.types import Decision, Failure, Rating, Scenario, Status, Target, Vote, digest
+
+
+def decide(
+    plan: Plan,
+    answers: Mapping[str, Answer],
+    *,
+    seed: int = 0,
+    aligners: Mapping[str, Callable[..., dict[str, float]]] = ALIGNERS,
+) -> Iterator[Decision]:
+    """One decision per question of the plan, in its order."""
+    for question in plan.questions:
+        yield decide_one(question, answers, seed=seed, aligners=aligners)
+
+
+def decide_one(
+    question: Question,
+    answers: Mapping[str, Answer],
+    *,
+    seed: int = 0,
+    aligners: Mapping[str, Callable[..., dict[str, float]]] = ALIGNERS,
+) -> Decision:
+    gathered = _gather(question, answers)
+    common: dict[str, Any] = {
+        "decider": question.decider.name,
+        "model": question.model.name,
+        "target": question.target.name,
+        "scenario": question.case.scenario.id,
+        "ratings": tuple(gathered.ratings),
+        "votes": tuple(gathered.votes),
+        "failures": tuple(gathered.failures),
+    }
+    if gathered.missing is not None:
+        return Decision(status=gathered.missing.status, **common)
+    ambient = {"scenario": question.case.scenario, "target": question.target}
+    ports = {
+        port: gathered.ports[port] if port in gathered.ports else ambient[origin]
+        for port, origin in question.decider.decide.takes.items()
+    }
+    decide_by = question.decider.decide
+    weights = aligners[decide_by.aligner.name](**ports, **decide_by.params)
+    most = max(weights.values(), default=0.0)
+    if most <= 0:
+        return Decision(status="invalid", weights=weights, **common)
+    best = [c.id for c in question.case.scenario.choices if weights[c.id] >= most - 1e-12]
+    status: Status = "ok" if len(best) == 1 else "tied"
+    choice = (
+        best[0] if len(best) == 1 else _draw(question.case.scenario, question.target, best, seed)
+    )
+    return Decision(status=status, choice=choice, weights=weights, **common)
+
+
+def _draw(scenario: Scenario, target: Target, best: list[str], seed: int) -> str:
+    """One of several equally good choices; the question itself is the seed, so reruns agree."""
+    texts = {c.id: c.text for c in scenario.choices}
+    stands = [seed, scenario.content(), sorted(target.values.items())]
+    return random.Random(digest(repr(stands))).choice(sorted(best, key=lambda c: (texts[c], c)))
+
+
+class _Gathered:
+    def __init__(self) -> None:
+        self.ports: dict[str, Any] = {}
+        self.ratings: list[Rating] = []
+        self.votes: list[Vote] = []
+        self.failures: list[Failure] = []
+        self.missing: Failure | None = None  # why the question cannot be decided
+
+
+def _gather(question: Question, answers: Mapping[str, Answer]) -> _Gathered:
+    """The answers of a question, in terms of its own choices and attributes."""
+    found = _Gathered()
+    for port, links in question.takes.items():
+        said: list[Any] = []
+        covered: set[str | None] = set()
+        lost: dict[str | None, Failure] = {}
+        for link in links:
+            answer = answers.get(link.key)
+            if answer is None:
+                failure = Failure(status="unreachable", message="never asked")
+            elif answer.failure is not None:
+                failure = answer.failure
+            else:
+                step = question.decider.step(question.decider.decide.takes[port])
+                for one in decode(step.algorithm.output, answer.output):
+                    said.append(_translate(one, link.choices, link.attribute))
+                if "choice" not in step.each:
+                    covered.add(link.attribute)
+                continue
+            found.failures.append(failure)
+            lost.setdefault(link.attribute, failure)
+        for attribute, failure in lost.items():
+            if attribute not in covered and found.missing is None:
+                found.missing = failure
+        found.ports[port] = tuple(said)
+        found.ratings += [s for s in said if isinstance(s, Rating)]
+        found.votes += [s for s in said if isinstance(s, Vote)]
+    return found
+
+
+def _translate(one: Any, choices: Mapping[str, str], attribute: str | None) -> Any:
+    changes = {"choice": choices[one.choice]}
+    if isinstance(one, Rating) and attribute is not None:
+        changes["attribute"] = attribute
+    return one.model_copy(update=changes)

@@ -1,0 +1,330 @@
+"""Program x cases x targets -> the smallest set of jobs that answers them all.
+
+A job's key is made of what the job takes and nothing else: not of scenario ids, choice ids,
+labels or target names. A step that does not take the target has one job for all targets. Keys of
+later jobs hold the keys of the jobs they take, so the whole plan is known before the first call.
+
+The order in which choices are shown is drawn from their content, never from the order in which a
+file lists them; so permuting the choices of a file cannot change a decision.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import Any
+
+from align_dsl.language.program import Decider, Model, Program, Step
+from align_dsl.types import (
+    Attribute,
+    Case,
+    Choice,
+    Labels,
+    Pool,
+    Scenario,
+    Target,
+    digest,
+)
+
+FORMAT = 1  # counts up when keys are made differently
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One call of one algorithm on fixed inputs. Choices go by letter, scenarios without id."""
+
+    key: str
+    step: Step
+    model: Model
+    inputs: Mapping[str, Any]  # port -> value, or the keys of the jobs that make it
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A job that a question builds on, and what its letters mean there."""
+
+    key: str
+    choices: Mapping[str, str]  # letter -> choice id
+    attribute: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One decision to make: a decider on a model, for a scenario and a target."""
+
+    decider: Decider
+    model: Model
+    case: Case
+    target: Target
+    takes: Mapping[str, tuple[Link, ...]]  # port of the aligner -> jobs
+    control_for: Target | None = None  # decided for `target`, to be judged against this one
+
+    @property
+    def judged_by(self) -> Target:
+        return self.control_for or self.target
+
+
+@dataclass(slots=True)
+class Plan:
+    jobs: dict[str, Job] = field(default_factory=dict)  # in an order that respects dependencies
+    questions: list[Question] = field(default_factory=list)
+    asked: int = 0  # model jobs there would be if nothing were shared
+
+    @property
+    def model_jobs(self) -> list[str]:
+        return [key for key, job in self.jobs.items() if job.step.algorithm.calls]
+
+    def __str__(self) -> str:
+        return f"{self.asked:,} asked for, {len(self.model_jobs):,} to run"
+
+
+def plan(
+    program: Program,
+    cases: Sequence[Case],
+    targets: Sequence[Target],
+    pool: Pool,
+    *,
+    fingerprints: Mapping[str, str] | None = None,
+    prompts: str = "",
+    seed: int | None = None,
+    control: bool = False,
+) -> Plan:
+    """`fingerprints` name what stands behind each model; `prompts` what prompts are made with.
+
+    With `control`, each decider also decides every question as if another attribute had been
+    asked for: what accuracy is left then owes nothing to alignment.
+    """
+    made = Plan()
+    shared = _Shared(
+        program, pool, program.seed if seed is None else seed, fingerprints or {}, prompts
+    )
+    for decider, model in program.pairs():
+        work = _Decider(shared, made, decider, model)
+        for case in cases:
+            mine = [t for t in targets if concerns(t, case)]
+            work.add(case, [(t, None) for t in mine])
+            if control and case.labels:
+                work.add(case, [(w, t) for t in mine if (w := _wrong(t, targets))])
+    return made
+
+
+def _wrong(target: Target, targets: Sequence[Target]) -> Target | None:
+    """The same stand on another attribute: the next one in the program's order."""
+    if len(target.values) != 1:
+        return None
+    ((name, value),) = target.values.items()
+    others = [t for t in targets if len(t.values) == 1 and list(t.values.values()) == [value]]
+    at = next(i for i, t in enumerate(others) if name in t.values)
+    return others[(at + 1) % len(others)] if len(others) > 1 else None
+
+
+def concerns(target: Target, case: Case) -> bool:
+    """Whether a case says something about a target: unlabelled cases are decided for every one."""
+    return not case.labels or target.values.keys() <= case.attributes()
+
+
+def letters(n: int) -> tuple[str, ...]:
+    from align_dsl.language.wording import letter
+
+    return tuple(letter(i) for i in range(n))
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What all jobs of a plan have in common, hashed once."""
+
+    program: Program
+    pool: Pool
+    seed: int
+    fingerprints: Mapping[str, str]
+    prompts: str
+    attributes: dict[str, tuple[Attribute, str]] = field(default_factory=dict)
+    pools: dict[str | None, str] = field(default_factory=dict)
+    shown: dict[str, list[tuple[Scenario, Mapping[str, str], str]]] = field(default_factory=dict)
+
+    def attribute(self, name: str) -> tuple[Attribute, str]:
+        if name not in self.attributes:
+            attribute = self.program.attribute(name)
+            said = attribute.model_dump(mode="json", exclude={"name", "aliases"})
+            self.attributes[name] = attribute, digest(json.dumps(said, sort_keys=True))
+        return self.attributes[name]
+
+    def pool_digest(self, attribute: str | None) -> str:
+        if attribute not in self.pools:
+            self.pools[attribute] = self.pool.digest(attribute)
+        return self.pools[attribute]
+
+    def presentations(
+        self, scenario: Scenario, step: Step
+    ) -> list[tuple[Scenario, Mapping[str, str], str, int]]:
+        """Every way in which a step sees a scenario: what is shown, what the letters mean there."""
+        ways = []
+        for sample in range(step.samples):
+            turn = sample if step.order == "shuffle" else 0
+            key = f"{step.order}/{turn}/{scenario.id}"
+            if key not in self.shown:
+                self.shown[key] = [
+                    self._show(scenario, o) for o in self._orders(scenario, step, turn)
+                ]
+            ways += [(*way, sample) for way in self.shown[key]]
+        return ways
+
+    def _orders(self, scenario: Scenario, step: Step, turn: int) -> list[list[Choice]]:
+        if step.order == "given" or len(scenario.choices) < 2:
+            return [list(scenario.choices)]
+        choices = sorted(scenario.choices, key=lambda c: c.text)
+        if step.order == "all" and len(choices) <= 4:
+            return [list(order) for order in permutations(choices)]
+        random.Random(digest(f"{self.seed}/{turn}/{scenario.content()}")).shuffle(choices)
+        if step.order == "shuffle":
+            return [choices]
+        return [choices, choices[::-1]]
+
+    @staticmethod
+    def _show(scenario: Scenario, order: list[Choice]) -> tuple[Scenario, Mapping[str, str], str]:
+        names = letters(len(order))
+        shown = Scenario.model_construct(
+            id="",
+            text=scenario.text,
+            choices=tuple(
+                Choice.model_construct(id=n, text=c.text) for n, c in zip(names, order, strict=True)
+            ),
+        )
+        means = {n: c.id for n, c in zip(names, order, strict=True)}
+        return shown, means, digest(json.dumps([scenario.text, [c.text for c in order]]))
+
+
+class _Decider:
+    """Adds the jobs and questions of one decider on one model to a plan."""
+
+    def __init__(self, shared: _Shared, made: Plan, decider: Decider, model: Model) -> None:
+        self.shared, self.made, self.decider, self.model = shared, made, decider, model
+        fingerprint = shared.fingerprints.get(model.name, "")
+        self.prefix: dict[str, str] = {}
+        self.per_target: dict[str, bool] = {}
+        for step in decider.steps:
+            who = [model.identity(), fingerprint, shared.prompts] if step.algorithm.calls else []
+            algorithm = step.algorithm
+            said = [FORMAT, who, algorithm.name, algorithm.version, step.params]
+            self.prefix[step.name] = digest(json.dumps(said, sort_keys=True))
+            self.per_target[step.name] = decider.takes_target(step)
+
+    def add(self, case: Case, targets: Sequence[tuple[Target, Target | None]]) -> None:
+        """`targets`: what to decide for, and what to judge by where that is something else."""
+        if not targets:
+            return
+        names = list(dict.fromkeys(n for t, _ in targets for n in t.values))
+        common: dict[str, list[Link]] = {}
+        for step in self.decider.steps:
+            if not self.per_target[step.name]:
+                common[step.name] = self._jobs(step, case, names, None, common)
+        for target, control_for in targets:
+            mine = dict(common)
+            for step in self.decider.steps:
+                if self.per_target[step.name]:
+                    mine[step.name] = self._jobs(step, case, list(target.values), target, mine)
+                if step.algorithm.calls:
+                    links = self._of_target(mine[step.name], target)
+                    self.made.asked += len(links) * step.algorithm.calls
+            takes = {
+                port: tuple(self._of_target(mine[origin], target))
+                for port, origin in self.decider.decide.takes.items()
+                if origin in mine
+            }
+            self.made.questions.append(
+                Question(self.decider, self.model, case, target, takes, control_for)
+            )
+
+    @staticmethod
+    def _of_target(links: list[Link], target: Target) -> list[Link]:
+        return [k for k in links if k.attribute is None or k.attribute in target.values]
+
+    def _jobs(
+        self,
+        step: Step,
+        case: Case,
+        names: list[str],
+        target: Target | None,
+        earlier: Mapping[str, list[Link]],
+    ) -> list[Link]:
+        links: list[Link] = []
+        if step.only is not None:
+            names = [n for n in names if n in step.only]
+        over: Sequence[str | None] = names if "attribute" in step.each else [None]
+        sees = "scenario" in step.takes.values() and step.algorithm.calls > 0
+        for name in over:
+            for scenario, means, seen, sample in (
+                self.shared.presentations(case.scenario, step) if sees else self._plainly(case)
+            ):
+                for choice in scenario.choices if "choice" in step.each else (None,):
+                    inputs, parts = self._inputs(
+                        step, case, scenario, seen, name, choice, target, earlier
+                    )
+                    key = digest("\n".join([self.prefix[step.name], str(sample), *parts]))
+                    if key not in self.made.jobs:
+                        self.made.jobs[key] = Job(key, step, self.model, inputs, sample)
+                    links.append(Link(key, means, name))
+        return links
+
+    @staticmethod
+    def _plainly(case: Case) -> Iterator[tuple[Scenario, Mapping[str, str], str, int]]:
+        """For steps without a model: the scenario as it is, ids and all."""
+        scenario = case.scenario
+        yield scenario, {c.id: c.id for c in scenario.choices}, scenario.content(), 0
+
+    def _inputs(
+        self,
+        step: Step,
+        case: Case,
+        scenario: Scenario,
+        seen: str,
+        name: str | None,
+        choice: Choice | None,
+        target: Target | None,
+        earlier: Mapping[str, list[Link]],
+    ) -> tuple[dict[str, Any], list[str]]:
+        inputs: dict[str, Any] = {}
+        parts: list[str] = []
+        for port, origin in step.takes.items():
+            value: Any
+            match origin:
+                case "scenario":
+                    value, said = scenario, seen
+                case "attribute":
+                    assert name is not None
+                    value, said = self.shared.attribute(name)
+                case "choice":
+                    assert choice is not None
+                    value, said = choice, f"{choice.id} {choice.text}"
+                case "target":
+                    assert target is not None
+                    value = target
+                    said = json.dumps([_by_content(self.shared, target.values), target.weights])
+                case "attributes":
+                    assert target is not None
+                    found = [self.shared.attribute(n) for n in target.values]
+                    value, said = tuple(a for a, _ in found), json.dumps([d for _, d in found])
+                case "pool":
+                    value, said = self.shared.pool, self.shared.pool_digest(name)
+                case "labels":
+                    value, said = case.labels, _labels(case.labels)
+                case _:
+                    keys = tuple(
+                        link.key for link in earlier[origin] if link.attribute in (None, name)
+                    )
+                    value, said = keys, " ".join(keys)
+            inputs[port] = value
+            parts.append(f"{port}={said}")
+        return inputs, parts
+
+
+def _by_content(shared: _Shared, values: Mapping[str, float]) -> list[tuple[str, float]]:
+    return [(shared.attribute(n)[1], v) for n, v in values.items()]
+
+
+def _labels(labels: Labels) -> str:
+    return json.dumps(labels, sort_keys=True)

@@ -1,0 +1,244 @@
+"""A question in typed values -> messages and a JSON schema; an answer in text -> typed values.
+
+Pure, and ignorant of DSPy and of servers. Stable text comes first (the task, then the exemplars),
+the scenario last, so that servers can reuse what they have read. Schema and layout depend only on
+the `Shape` of a question: one schema for each number of choices, built once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from align_dsl.language.wording import fill, stance
+from align_dsl.types import Attribute, Choice, Scale, Scenario, Target
+
+Kind = Literal["text", "label", "numbers", "number", "json"]
+Message = dict[str, str]
+
+CHARACTERS_PER_TOKEN = 3.6  # English prose with today's tokenizers; within a fifth of the truth
+LONGEST_TEXT = 600  # characters of reasoning that a model may write before it must answer
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All that schema and layout of an answer depend on."""
+
+    outputs: tuple[tuple[str, Kind], ...]
+    labels: tuple[str, ...] = ()
+    scale: Scale | None = None
+
+
+class Invalid(Exception):
+    """An answer that is not what was asked for. The message is fit to be shown to the model."""
+
+
+@lru_cache(maxsize=4096)
+def schema(shape: Shape) -> dict[str, Any]:
+    """JSON Schema of an answer; reasoning stands before what is reasoned about."""
+    properties = {name: _property(kind, shape) for name, kind in shape.outputs}
+    return _closed(properties)
+
+
+def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _property(kind: Kind, shape: Shape) -> dict[str, Any]:
+    match kind:
+        case "text":
+            return {"type": "string", "maxLength": LONGEST_TEXT}
+        case "label":
+            return {"type": "string", "enum": list(shape.labels)}
+        case "numbers":
+            return _closed({label: _number(shape.scale) for label in shape.labels})
+        case "number":
+            return _number(shape.scale)
+        case "json":
+            return {}
+
+
+def _number(scale: Scale | None) -> dict[str, Any]:
+    scale = scale or Scale(low=0, high=1, step=0.01)
+    if scale.whole:
+        return {"type": "integer", "minimum": int(scale.low), "maximum": int(scale.high)}
+    return {"type": "number", "minimum": scale.low, "maximum": scale.high}
+
+
+def messages(
+    instructions: str,
+    shape: Shape,
+    inputs: Mapping[str, Any],
+    demos: Sequence[Mapping[str, Any]] = (),
+) -> list[Message]:
+    """The whole conversation that asks one question."""
+    out: list[Message] = [{"role": "system", "content": system(instructions, shape, inputs)}]
+    for demo in demos:
+        out.append({"role": "user", "content": user(demo)})
+        out.append({"role": "assistant", "content": answer(shape, demo)})
+    out.append({"role": "user", "content": user(inputs)})
+    return out
+
+
+def system(instructions: str, shape: Shape, inputs: Mapping[str, Any]) -> str:
+    """The task. Says nothing of the scenario, so it is the same for all scenarios of a step."""
+    return f"{fill(instructions, fields(inputs))}\n\n{layout(shape)}"
+
+
+def layout(shape: Shape) -> str:
+    """The form of the answer, in the order and spacing in which the schema will have it."""
+    parts = []
+    for name, kind in shape.outputs:
+        match kind:
+            case "text":
+                said = '"..."'
+            case "label":
+                said = '"LETTER"'
+            case "numbers":
+                said = '{"A": NUMBER, "B": NUMBER, ...}'
+            case _:
+                said = "NUMBER" if kind == "number" else "..."
+        parts.append(f'"{name}": {said}')
+    return f"Answer with JSON of this form and nothing else:\n{{{', '.join(parts)}}}"
+
+
+def fields(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """What the fields of a prompt stand for in this question."""
+    filled: dict[str, str] = {}
+    for value in inputs.values():
+        if isinstance(value, Attribute):
+            filled.update(_of_attribute(value))
+        elif isinstance(value, Target):
+            attributes = inputs.get("attributes") or ()
+            filled["stance"] = "\n".join(_stance(a, value) for a in attributes)
+    return filled
+
+
+def _of_attribute(attribute: Attribute) -> dict[str, str]:
+    scale = attribute.scale
+    anchors = "\n".join(f"{number:g}: {said}" for number, said in attribute.anchors)
+    return {
+        "attribute": attribute.title,
+        "definition": attribute.about,
+        "high": attribute.high,
+        "low": attribute.low,
+        "includes": "; ".join(attribute.includes),
+        "excludes": "; ".join(attribute.excludes),
+        "anchors": f"{anchors}\n" if anchors else "",
+        "lowest": f"{scale.low:g}",
+        "highest": f"{scale.high:g}",
+    }
+
+
+def _stance(attribute: Attribute, target: Target) -> str:
+    value = target.values[attribute.name]
+    where = f"- {attribute.title}: {stance(value)} ({value:g} on a scale from 0 to 1)."
+    if attribute.kind == "group":
+        belongs = "belongs" if value >= 0.5 else "does not belong"
+        return f"- {attribute.title}: the person {belongs} to this group. {attribute.about}"
+    end = attribute.high if value >= 0.5 else attribute.low
+    if 0.4 < value <= 0.6:
+        end = f"between this: {attribute.low} And this: {attribute.high}"
+    return f"{where} {attribute.about} {end}"
+
+
+def user(inputs: Mapping[str, Any]) -> str:
+    """The varying part: the scenario and its choices, exactly as written."""
+    parts = []
+    for name, value in inputs.items():
+        match value:
+            case Scenario():
+                parts.append(f"Situation:\n{value.text}")
+                if value.choices:
+                    shown = "\n".join(f"{c.id}. {c.text}" for c in value.choices)
+                    parts.append(f"Choices:\n{shown}")
+            case Choice():
+                parts.append(f"Choice:\n{value.text}")
+            case Attribute() | Target():
+                pass  # said in the task
+            case str():
+                if name not in OUTPUT_NAMES:
+                    parts.append(f"{name.capitalize()}:\n{value}")
+    return "\n\n".join(parts)
+
+
+OUTPUT_NAMES = frozenset({"because", "choice", "rating", "ratings"})
+
+
+def answer(shape: Shape, demo: Mapping[str, Any]) -> str:
+    """An exemplar's answer, as valid JSON of the very schema that the question asks for."""
+    scale = shape.scale
+    said: dict[str, Any] = {}
+    for name, kind in shape.outputs:
+        value = demo[name]
+        if kind == "text":
+            value = str(value)[:LONGEST_TEXT]
+        elif kind == "numbers":
+            value = {label: _written(number, scale) for label, number in value.items()}
+        elif kind == "number":
+            value = _written(value, scale)
+        said[name] = value
+    return json.dumps(said, ensure_ascii=False)
+
+
+def _written(value: float, scale: Scale | None) -> int | float:
+    return int(value) if scale is None or scale.whole else value
+
+
+def parse(shape: Shape, text: str) -> dict[str, Any]:
+    """Read an answer strictly: the whole text, every key, every range. Raises Invalid."""
+    try:
+        said = json.loads(text)
+    except ValueError as error:
+        raise Invalid(f"the answer is not one JSON object: {error}") from None
+    if not isinstance(said, dict):
+        raise Invalid("the answer is not a JSON object")
+    expected = [name for name, _ in shape.outputs]
+    if missing := [n for n in expected if n not in said]:
+        raise Invalid(f"the answer lacks {', '.join(missing)}")
+    if extra := sorted(said.keys() - set(expected)):
+        raise Invalid(f"the answer has keys that were not asked for: {', '.join(extra)[:80]}")
+    return {name: _value(kind, name, said[name], shape) for name, kind in shape.outputs}
+
+
+def _value(kind: Kind, name: str, value: Any, shape: Shape) -> Any:
+    match kind:
+        case "text":
+            if not isinstance(value, str):
+                raise Invalid(f"`{name}` is not text")
+            return value
+        case "label":
+            if value not in shape.labels:
+                known = ", ".join(shape.labels)
+                raise Invalid(f"`{name}` is {str(value)[:40]!r}, not one of {known}")
+            return value
+        case "number":
+            return _in_range(name, value, shape.scale)
+        case "numbers":
+            if not isinstance(value, dict) or value.keys() != set(shape.labels):
+                raise Invalid(f"`{name}` must rate each of {', '.join(shape.labels)}, and no other")
+            return {
+                label: _in_range(f"{name}.{label}", value[label], shape.scale)
+                for label in shape.labels
+            }
+        case "json":
+            return value
+
+
+def _in_range(name: str, value: Any, scale: Scale | None) -> float:
+    scale = scale or Scale(low=0, high=1, step=0.01)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Invalid(f"`{name}` is not a number")
+    if not scale.low <= value <= scale.high:
+        raise Invalid(f"`{name}` is {value:g}, not from {scale.low:g} to {scale.high:g}")
+    if scale.whole and float(value) != int(value):
+        raise Invalid(f"`{name}` is {value:g}, not a whole number")
+    return float(value)

@@ -1,0 +1,219 @@
+"""What pydantic complains of -> a diagnostic in the file, in words, with a way out."""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from align_dsl.errors import Diagnostic, nearest
+from align_dsl.language.source import Path, Source
+
+
+def diagnose(kind: type[BaseModel], source: Source, below: Path, error: ErrorDetails) -> Diagnostic:
+    *loc, last = error["loc"] or ((),)  # an unknown key may be written like a tag
+    kept = [p for p in loc if p not in _TAGS]
+    if error["loc"] and (last not in _TAGS or error["type"] == "extra_forbidden"):
+        kept.append(last)
+    path: Path = (*below, *kept)
+    name = next((str(p) for p in reversed(path) if isinstance(p, str) and p != "[key]"), "file")
+    where, context, value = error["type"], error.get("ctx", {}), error["input"]
+    if where == "missing":
+        hint = _examples.get(".".join(map(str, path[-2:])), _examples.get(name, ""))
+        return Diagnostic(source.key(path[:-1]), f"`{name}` is missing", hint)
+    if where == "extra_forbidden":
+        known = sorted(_fields(kind, error["loc"][:-1]) or [])
+        return Diagnostic(source.key(path), f"unknown key `{name}`", nearest(name, known))
+    if path and path[-1] == "[key]":
+        said = f"{described(path[-2])} cannot be a name here"
+        if not path[-2]:
+            said = "a name is empty"
+        return Diagnostic(source.key(path[:-1]), said, _pattern_hint(context, path[-2]))
+    said = f"`{name}`"
+    if path and isinstance(path[-1], int):
+        said = f"item {path[-1] + 1} of `{name}`"
+    span, got = source.at(path), described(value)
+    if expected := _expected(error):
+        return Diagnostic(span, f"{said} must be {expected}, not {got}", _fix(error, name))
+    if where == "string_pattern_mismatch":
+        return Diagnostic(span, f"{said} cannot be {got}", _pattern_hint(context, value))
+    if where in ("too_short", "string_too_short"):
+        hint = "write a few words" if where.startswith("string") else "write at least one entry"
+        return Diagnostic(span, f"{said} is empty", hint)
+    message = error["msg"].replace("Input should be ", "")
+    return Diagnostic(span, f"{said} must be {message}, not {got}")
+
+
+def _expected(error: ErrorDetails) -> str:
+    """What should stand there, in words; empty where it is no matter of type or bounds."""
+    where, context = error["type"], error.get("ctx", {})
+    if where == "union_tag_invalid":
+        tags = [t.strip(" '") for t in str(context["expected_tags"]).split(",")]
+        return " or ".join(_TAGS[t] for t in tags)
+    if where == "literal_error":
+        return str(context["expected"]).replace("'", "`")
+    if where in _BOUNDS:
+        return f"{_BOUNDS[where]} {next(iter(context.values())):,g}"
+    return _EXPECTED.get(where, "")
+
+
+_BOUNDS = {
+    "greater_than_equal": "at least",
+    "less_than_equal": "at most",
+    "greater_than": "more than",
+    "less_than": "less than",
+}
+_TAGS = {"<text>": "text", "<list>": "a list", "<mapping>": "a mapping", "<number>": "a number"}
+_NAMES = "names are lower-case letters, digits and _, and start with a letter"
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+_examples = {
+    "version": "add `version: 1`",
+    "about": "add one sentence: `about: ...`",
+    "program": "add `program: NAME`",
+    "set": "add `set: NAME`",
+    "attributes": "for instance `attributes: mta`",
+    "data": "for instance `data: {format: jsonl, path: data/triage.jsonl}`",
+    "targets": "for instance `targets: {each: [low, high]}`",
+    "deciders": "for instance `deciders: {mine: {use: comparative_regression}}`",
+    "decide": "for instance `decide: {use: closest, take: rate}`",
+    "use": "name what it uses: `use: NAME`",
+    "name": "add `name: NAME`",
+    "format": "for instance `format: jsonl`",
+    "path": "for instance `path: data/triage.jsonl`",
+    "train": "for instance `split: {train: 0.5, test: 0.5}`",
+    "test": "for instance `split: {train: 0.5, test: 0.5}`",
+    "default": "what holds where nobody says otherwise: `default: VALUE`",
+    "decider": "name the one to tune: `decider: NAME`",
+    "scale.low": "for instance `scale: {low: 0, high: 10}`",
+    "scale.high": "for instance `scale: {low: 0, high: 10}`",
+    "high": "say what a choice at the high end shows",
+    "low": "say what a choice at the low end shows",
+}
+_forms = {
+    name: _examples[name] for name in ("attributes", "data", "targets", "deciders", "decide")
+} | {"version": "write `version: 1`", "split": _examples["train"]}
+
+
+def described(value: Any) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case str() if len(value) > 40:
+            return f"`{value[:37]}...`"
+        case _:
+            return f"`{value}`"
+
+
+def _fix(error: ErrorDetails, name: str) -> str:
+    where, value = error["type"], error["input"]
+    expected = _expected(error)
+    match where, value:
+        case _, None:
+            return "give it a value, or delete the key"
+        case "string_type", bool() | int() | float():
+            return f'put it in quotes: "{described(value).strip("`")}"'
+        case "string_type", _:
+            return "write one text"
+        case "list_type", str() | int() | float():
+            return f"put it in brackets: [{described(value).strip('`')}]"
+        case "list_type", _:
+            return "write a list: [ONE, ANOTHER]"
+        case "int_type" | "float_type" | "int_from_float", str() if _is_number(value):
+            return "write the number without quotes"
+        case "bool_type", _:
+            return "write true or false, without quotes"
+        case "literal_error", str() if expected == value:
+            return "write it without quotes"
+        case "literal_error", _ if name == "version":
+            return "this is the only version there is so far"
+        case "literal_error", _:
+            hint = nearest(str(value), [o.strip(" `") for o in re.split(",|or ", expected)])
+            return hint if hint.startswith("did") else ""
+        case "less_than", float() | int() if name in ("train", "test") and value <= 100:
+            return f"shares are written on 0..1: {value:g} % is {value / 100:g}"
+        case "union_tag_invalid", dict() if name == "model":
+            return "name it under `models:`, and write that name here"
+    return _forms.get(name, "write `key: value`" if "mapping" in expected else "")
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\s*-?[0-9]+(\.[0-9]+)?\s*", text) is not None
+
+
+def _pattern_hint(context: dict[str, Any], value: Any) -> str:
+    pattern = str(context.get("pattern", ""))
+    if "shuffle" in pattern:
+        hint = nearest(str(value), ("given", "shuffle", "both", "all"))
+        options = "given, shuffle, both, all, or a parameter such as $order"
+        return hint if hint.startswith("did") else f"write {options}"
+    if pattern.startswith("^\\$"):
+        return "write a number, or a parameter such as $samples"
+    if "[A-Z]" in pattern and "_]*" in pattern:
+        return "name an environment variable, such as OPENAI_API_KEY; never the key itself"
+    if pattern.startswith("^-?"):
+        return "anchors are numbers on the scale: `0: what a zero looks like`"
+    if "A-Za-z" in pattern:
+        allowed = pattern[pattern.index("9") + 1 : pattern.index("]")]
+        return f"letters, digits and {' '.join(sorted(allowed))} only"
+    better = re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_")
+    fits = re.fullmatch("[a-z][a-z0-9_]{0,63}", better)
+    return f"write `{better}`: {_NAMES}" if fits else _NAMES
+
+
+def _fields(kind: Any, loc: tuple[int | str, ...]) -> set[str]:
+    """The keys that are known at `loc`, found by walking down the annotations."""
+    here: list[Any] = [kind]
+    for part in loc:
+        if part not in _TAGS:
+            here = [below for one in here for below in _below(one, part)]
+    return {
+        f.alias or name
+        for one in here
+        for member in _members(one)
+        if isinstance(member, type) and issubclass(member, BaseModel)
+        for name, f in member.model_fields.items()
+    }
+
+
+def _below(kind: Any, part: int | str) -> Iterator[Any]:
+    for member in _members(kind):
+        arguments = typing.get_args(member)
+        if isinstance(part, int) and typing.get_origin(member) is list:
+            yield arguments[0]
+        elif typing.get_origin(member) is dict:
+            yield arguments[1]
+        elif isinstance(member, type) and issubclass(member, BaseModel):
+            for name, f in member.model_fields.items():
+                if part in (name, f.alias):
+                    yield f.annotation
+
+
+def _members(kind: Any) -> Iterator[Any]:
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        yield from _members(typing.get_args(kind)[0])
+    elif origin in (typing.Union, type(int | str)):
+        for member in typing.get_args(kind):
+            yield from _members(member)
+    else:
+        yield kind
