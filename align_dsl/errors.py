@@ -145,14 +145,15 @@ def picture(diagnostic: Diagnostic, text: str) -> str:
     if 1 <= span.line <= len(lines):
         source = lines[span.line - 1]
         start = max(0, span.column - 1 - WINDOW // 2) if len(source) > WINDOW else 0
+        cut = "... " if start else ""
         shown = source[start : start + WINDOW]
         before = shown[: span.column - 1 - start]
         marked = shown[span.column - 1 - start :][: max(1, span.width)]
         pad = "".join(c if c == "\t" else " " * columns(c) for c in before)
         carets = "^" * max(1, sum(columns(c) for c in marked.rstrip()))
         ellipsis = "" if start + WINDOW >= len(source) else " ..."
-        out += [f"{gutter} |", f"{span.line} | {visible(shown)}{ellipsis}"]
-        out.append(f"{gutter} | {pad}{carets}")
+        out += [f"{gutter} |", f"{span.line} | {cut}{visible(shown)}{ellipsis}"]
+        out.append(f"{gutter} | {' ' * len(cut)}{pad}{carets}")
     if diagnostic.hint:
         out.append(f"{gutter} = {visible(diagnostic.hint)}")
     return "\n".join(out)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from align_dsl import __version__, datasets
 from align_dsl.engine.fit import fit
 from align_dsl.engine.plan import Plan, plan
 from align_dsl.engine.split import part
-from align_dsl.errors import CompileError, Diagnostic, Findings, PlanError, nearest
+from align_dsl.errors import CompileError, Diagnostic, Findings, PlanError, Span, nearest
 from align_dsl.language.attributes import read_attributes
 from align_dsl.language.deciders import read_decider
 from align_dsl.language.extend import extend
@@ -31,7 +32,7 @@ from align_dsl.language.program import Place, Program
 from align_dsl.language.resolve import Checked, resolve
 from align_dsl.language.schema import kind_of
 from align_dsl.language.source import Path as Keys
-from align_dsl.language.source import Source, read_source
+from align_dsl.language.source import Source, read_source, unusable
 from align_dsl.types import Attribute, Case, digest
 
 if TYPE_CHECKING:
@@ -124,20 +125,30 @@ def _narrowed(checked: Checked, cases: Sequence[Case]) -> Checked:
 def _cases(
     checked: Checked, place: Place, attributes: Mapping[str, Attribute], at: Keys
 ) -> tuple[Case, ...]:
+    """The cases of a place. Complaints that name no line stand where the path is written."""
+    span, path = checked.source.at(at), Path(place.path)
+    if problem := unusable(path):
+        hint = "give the path of a file or a folder, as seen from this file"
+        raise CompileError([Diagnostic(span, f"{shown(path)}: {problem}", hint)], checked.texts)
     try:
-        return datasets.load(place.format, Path(place.path), attributes)
+        return datasets.load(place.format, path, attributes)
     except CompileError as error:
-        if error.texts or error.diagnostics[0].span.line > 1:
+        if error.texts:
             raise
-        span = checked.source.at(at)
-        wrong = [Diagnostic(span, f"{d.span.file}: {d.message}", d.hint) for d in error.diagnostics]
+        wrong = [
+            Diagnostic(span, f"{d.span.file}: {d.message}", d.hint or "correct the data file")
+            for d in error.diagnostics
+        ]
         raise CompileError(wrong, checked.texts) from None
+    except (OSError, RecursionError) as error:
+        said = f"{shown(path)}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise CompileError([Diagnostic(span, said, "check the file")], checked.texts) from None
 
 
 def check(paths: Sequence[Path]) -> Findings:
     """Every mistake and warning of the given files and folders, as far as each can be read."""
     found = Findings()
-    for path in files_of(paths):
+    for path in files_of(paths, found):
         try:
             source = read_source(path, shown(path))
             found.texts.update(source.texts)
@@ -155,12 +166,16 @@ def check(paths: Sequence[Path]) -> Findings:
     return found
 
 
-def files_of(paths: Sequence[Path]) -> list[Path]:
+def files_of(paths: Sequence[Path], found: Findings) -> list[Path]:
     """The YAML files meant: files as they are, folders with everything below them."""
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            files += sorted(p for p in path.rglob("*.yaml") if p.is_file())
+        if os.path.isdir(path):
+            below = sorted(p for p in path.rglob("*.yaml") if p.is_file())
+            if not below:
+                hint = "files of align-dsl end in .yaml"
+                found.warn(Span(shown(path)), "there is nothing to check in this folder", hint)
+            files += below
         else:
             files.append(path)
     return list(dict.fromkeys(files))

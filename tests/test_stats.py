@@ -1,7 +1,10 @@
 """Statistics against other people's implementations, brute force, and what must always hold."""
 
 import itertools
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from math import comb
 from typing import Any
@@ -86,6 +89,14 @@ def test_shares_stay_within_0_and_1_around_the_value(
         assert share(correct + 1, n).high > interval.high or interval.high == 1
     mirrored = share(n - correct, n)
     assert mirrored.low == pytest.approx(1 - interval.high, abs=1e-12)
+
+
+def test_wilson_of_none_and_all_starts_and_ends_exactly() -> None:
+    for n in range(1, 100):  # at 21 plain arithmetic starts below 0
+        none, every = stats.wilson(0, n), stats.wilson(n, n)
+        assert none is not None
+        assert every is not None
+        assert (none.low, every.high) == (0, 1)
 
 
 def test_wilson_takes_halves() -> None:
@@ -298,7 +309,7 @@ def test_sign_flip_holds_its_level_only_by_clusters() -> None:
     assert alone / 300 > 0.2
 
 
-@few
+@settings(few, max_examples=20)  # statsmodels takes 20 ms each
 @given(st.lists(units, min_size=1, max_size=12))
 def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
     adjusted = stats.holm(p_values)
@@ -388,6 +399,9 @@ def test_chance_is_certain_where_every_choice_is_right_or_wrong(n: int, choices:
 
 
 def test_chance_of_many_cases_is_normal_and_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    coins = stats.chance([(1, 2)] * 5_000)
+    assert coins is not None
+    assert (coins.low, coins.high) == tuple(scipy.stats.binom(5_000, 0.5).ppf([0.025, 0.975]) / 5e3)
     sets = [(1, 2 + i % 4) for i in range(5_001)]
     normal = stats.chance(sets)
     monkeypatch.setattr(stats, "EXACT_CHANCE_UP_TO", 6_000)
@@ -397,9 +411,6 @@ def test_chance_of_many_cases_is_normal_and_as_good(monkeypatch: pytest.MonkeyPa
     assert normal[:2] == exact[:2]
     assert normal[2:] == pytest.approx(exact[2:], abs=1.01 / 5_001)
     assert normal.low != exact.low  # the switch was thrown
-    coins = stats.chance([(1, 2)] * 5_000)
-    assert coins is not None
-    assert (coins.low, coins.high) == tuple(scipy.stats.binom(5_000, 0.5).ppf([0.025, 0.975]) / 5e3)
 
 
 # --- margins and ratings --------------------------------------------------------------------------
@@ -442,10 +453,10 @@ def test_risk_coverage_ends_at_plain_accuracy(rows: Rows) -> None:
 
 
 def test_calibration_by_hand() -> None:
-    got = stats.calibration([0.05, 0.09, 0.95, 1.0], [0.15, 0.09, 0.75, 0.9])
+    got = stats.calibration([0.05, 0.09, 0.95, 1.0], [0.15, 0.0, 0.75, 0.9])
     assert got is not None
-    assert got.mae == pytest.approx((0.1 + 0 + 0.2 + 0.1) / 4)
-    assert got.ece == pytest.approx((2 * 0.05 + 2 * 0.15) / 4)
+    assert got.mae == pytest.approx((0.1 + 0.09 + 0.2 + 0.1) / 4)
+    assert got.ece == pytest.approx((abs(-0.1 + 0.09) + abs(0.2 + 0.1)) / 4)
     assert got.n == 4
     errors_cancel = stats.calibration([0.42, 0.48], [0.48, 0.42])
     assert errors_cancel == pytest.approx((0.06, 0.0, 2))
@@ -513,6 +524,36 @@ def test_order_of_cases_does_not_matter(name: str, rows: Rows, rng: random.Rando
     shuffled = list(rows)
     rng.shuffle(shuffled)
     assert BY_ROWS[name](shuffled) == BY_ROWS[name](rows)  # to the last bit
+
+
+@pytest.mark.parametrize("name", BY_ROWS)
+def test_order_of_many_cases_does_not_matter_either(name: str) -> None:
+    rng = np.random.default_rng(2)  # sums of so many fractions differ in the last bit by order
+    right, numbers, label = rng.integers(2, size=(300, 2)), rng.random((300, 3)), "pqrstuvwmno"
+    rows = [
+        (*map(int, right[i]), *map(float, numbers[i]), label[i % 8], label[8 + i % 3])
+        for i in range(300)
+    ]
+    expected = BY_ROWS[name](rows)
+    for _ in range(5):
+        assert BY_ROWS[name]([rows[i] for i in rng.permutation(300)]) == expected
+
+
+def test_another_process_gets_the_same_interval() -> None:
+    code = (
+        "from align_dsl.records.stats import macro_bootstrap as boot;"
+        "print(repr(boot([.1, .7, .4, .9, .3], 'mnomn', 'abcde')))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in "123"
+    }
+    assert len(said) == 1
 
 
 def test_holm_keeps_the_order_given() -> None:

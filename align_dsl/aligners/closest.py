@@ -42,5 +42,5 @@ def closest(
 
 def _distance(gaps: list[float], weights: list[float], norm: str) -> float:
     if norm == "l1":
-        return sum(w * g for w, g in zip(weights, gaps, strict=True))
-    return sum(w * g * g for w, g in zip(weights, gaps, strict=True)) ** 0.5
+        return float(sum(w * g for w, g in zip(weights, gaps, strict=True)))
+    return float(sum(w * g * g for w, g in zip(weights, gaps, strict=True)) ** 0.5)

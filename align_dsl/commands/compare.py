@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from align_dsl.commands.runs import model_titles, open_existing, printable, store_option
+from align_dsl.commands.runs import model_titles, open_existing
+from align_dsl.commands.store import store_option
 from align_dsl.errors import PlanError, nearest, visible
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _families(
 def _column(store: Store, run: Recorded, decider: str, model: str) -> Column:
     from align_dsl.records.compare import column
 
-    judgements = store.judgements(run.record.id, decider=decider, model=model)
+    judgements = store.judgements(run.record.id, decider=decider, model=model, control=False)
     return column(f"{run.record.id}:{decider}@{model}", run, judgements)
 
 
@@ -115,7 +116,7 @@ def _lines(c: Comparison, titles: dict[str, str]) -> Iterator[str]:
     for letter, name, accuracy in (("A", c.a, c.accuracy_a), ("B", c.b, c.accuracy_b)):
         column, _, model = name.partition("@")
         share = "" if accuracy is None else f"{accuracy * 100:5.1f} %"
-        yield printable(f"{letter}      {share}  {column} on {titles.get(model, model)}")
+        yield visible(f"{letter}      {share}  {column} on {titles.get(model, model)}")
     if c.difference:
         value, low, high = (x * 100 for x in c.difference)
         yield f"B - A  {value:+5.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
@@ -162,4 +163,4 @@ def _flip(flip: Flip, texts: dict[tuple[str, str], str]) -> str:
         return f"{'right' if judgement.correct else 'wrong'}  {shown}"
 
     head = f"{flip.target} / {flip.scenario}"
-    return printable(f"  {head}\n    A {said(flip.a)}\n    B {said(flip.b)}")
+    return visible(f"  {head}\n    A {said(flip.a)}\n    B {said(flip.b)}")

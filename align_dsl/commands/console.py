@@ -14,4 +14,4 @@ def console() -> Console:
     from rich.console import Console
 
     columns = shutil.get_terminal_size((140, 40)).columns
-    return Console(width=columns if sys.stdout.isatty() else max(140, columns), soft_wrap=False)
+    return Console(width=columns if sys.stdout.isatty() else max(140, columns))

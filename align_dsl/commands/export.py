@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from align_dsl.commands.runs import open_existing, store_option
+from align_dsl.commands.runs import open_existing
+from align_dsl.commands.store import store_option
 from align_dsl.errors import PlanError, visible
 
 if TYPE_CHECKING:
@@ -51,9 +53,8 @@ def command(run: str, form: str, output: Path | None, store: Path) -> None:
         recorded = opened.load(run, judgements=False)
         lines = FORMATS[form](recorded, _pages(opened, recorded.record.id))
         if output is None:
-            stream = click.get_text_stream("stdout", encoding="utf-8")
-            stream.writelines(lines)
-            stream.flush()
+            while block := "".join(islice(lines, PAGE)):  # click flushes what it is given
+                click.echo(block.encode("utf-8"), nl=False)
         else:
             _write(output, lines)
             click.echo(f"written: {visible(str(output))}", err=True)

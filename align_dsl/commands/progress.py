@@ -33,7 +33,10 @@ class Watcher:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
@@ -101,7 +104,12 @@ class Lines(Watcher):
 
     def begin(self, total: int, known: int) -> None:
         self.total, self.known, self.done = total, known, known
-        start = {"run": self.record.id, "program": self.record.program, "jobs": total, "known": known}
+        start = {
+            "run": self.record.id,
+            "program": self.record.program,
+            "jobs": total,
+            "known": known,
+        }
         self._say("start", start)
 
     def answered(self, answer: Answer) -> None:

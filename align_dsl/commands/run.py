@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from align_dsl.commands import _painted
+from align_dsl.commands.program import changes_options, program_file
 from align_dsl.commands.store import store_option
-from align_dsl.errors import BudgetError, PlanError, render
+from align_dsl.errors import BudgetError, render
 
 if TYPE_CHECKING:
     from align_dsl.engine.execute import Stop
-    from align_dsl.pipeline import Outcome
+    from align_dsl.pipeline import Changes, Outcome
 
 
 def _calls(ctx: click.Context, param: click.Parameter, written: str | None) -> int | None:
@@ -31,37 +32,26 @@ def _calls(ctx: click.Context, param: click.Parameter, written: str | None) -> i
 
 @click.command
 @click.argument("program", type=click.Path(path_type=Path))
-@click.option("--model", help="Run on this model instead of the program's own.")
-@click.option("--data", type=click.Path(path_type=Path), help="Decide these cases instead.")
-@click.option("--format", "form", help="The format of --data, such as jsonl or align-system.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a value of the file.")
 @click.option("--only", multiple=True, metavar="DECIDER", help="Run this decider only; repeatable.")
 @click.option("--limit", type=click.IntRange(min=1), help="Decide the first N cases only.")
-@click.option("--seed", type=int, help="Seed of everything that is drawn.")
 @click.option("--budget", callback=_calls, metavar="calls=N", help="Make no more calls than this.")
 @click.option("--max-failures", type=click.IntRange(min=0), help="Exit 3 when more decisions fail.")
 @click.option("--retry-failed", is_flag=True, help="Ask again what failed before.")
 @click.option("--control", is_flag=True, help="Also decide for a wrong attribute, to compare.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, and nothing else.")
+@changes_options
 @store_option
-def command(program: Path, store: Path, as_json: bool, **options: Any) -> None:
+def command(program: Path, store: Path, as_json: bool, changes: Changes, **options: Any) -> None:
     """Run PROGRAM: a file, or the name of a shipped one.
 
     The same command again goes on where it stopped, and asks nothing twice.
     """
     from align_dsl.commands.progress import Lines, Watcher
     from align_dsl.engine.execute import Stop
-    from align_dsl.pipeline import Changes, Selection, load, run
+    from align_dsl.pipeline import Selection, load, run
     from align_dsl.records.store import Store
 
-    changes = Changes(
-        sets=tuple(options["sets"]),
-        model=options["model"],
-        data=options["data"],
-        format=options["form"],
-        seed=options["seed"],
-    )
-    loaded = load(_file(program), changes)
+    loaded = load(program_file(program), changes)
     if loaded.warnings:
         texts = dict(loaded.checked.texts)
         click.echo(_painted(render(loaded.warnings, texts)) + "\n", err=True)
@@ -81,21 +71,6 @@ def command(program: Path, store: Path, as_json: bool, **options: Any) -> None:
         )
     watcher.ended(outcome)
     _leave(outcome, stop, options["max_failures"])
-
-
-def _file(program: Path) -> Path:
-    """The program file; a bare name may be that of a shipped program."""
-    from align_dsl.errors import CompileError
-    from align_dsl.language.library import Library
-
-    if program.exists() or len(program.parts) > 1:
-        return program
-    library = Library.beside(Path("programs") / program)
-    try:
-        return Path(library.path("programs", program.name.removesuffix(".yaml")))
-    except CompileError as error:
-        first = error.diagnostics[0]
-        raise PlanError(f"error: {first.message}\n  = {first.hint}") from None
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from align_dsl.commands.console import console
+from align_dsl.commands.store import store_option
 from align_dsl.errors import StoreError, visible
 
 if TYPE_CHECKING:
@@ -16,31 +18,6 @@ if TYPE_CHECKING:
 
     from align_dsl.records.record import Recorded, Result, RunRecord
     from align_dsl.records.store import Store
-
-DEFAULT_STORE = Path(".align/align.db")
-
-
-def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Every command that reads or writes runs takes it."""
-    return click.option(
-        "--store",
-        type=click.Path(dir_okay=False, path_type=Path),
-        envvar="ALIGN_STORE",
-        default=DEFAULT_STORE,
-        show_default=True,
-        callback=_of_the_group,
-        help="The file that keeps answers and runs.",
-    )(command)
-
-
-def _of_the_group(ctx: click.Context, option: click.Parameter, value: Path) -> Path:
-    """`runs --store FILE ls` means the same as `runs ls --store FILE`."""
-    typed = click.core.ParameterSource.COMMANDLINE
-    name = option.name or ""
-    above = ctx.parent
-    if above and name in above.params and ctx.get_parameter_source(name) != typed:
-        return Path(above.params[name])
-    return value
 
 
 def open_existing(path: Path) -> Store:
@@ -62,6 +39,8 @@ def command(ctx: click.Context, store: Path) -> None:
     """List runs, show one, or remove some. A RUN is an id, the start of one, or `last`."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_runs, store=store)
+    elif ctx.get_parameter_source("store") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"write --store behind `{ctx.invoked_subcommand}`")
 
 
 @command.command("ls")
@@ -89,7 +68,7 @@ def list_runs(store: Path) -> None:
             f"{record.cost.calls:,}",
             f"{failed:,}" if failed else "",
         )
-    _print(table)
+    console().print(table)
 
 
 @command.command("show")
@@ -114,14 +93,15 @@ def show(run: str, store: Path) -> None:
     }
     for name, value in facts.items():
         if value:
-            click.echo(f"{name:<9}{printable(value)}")
+            click.echo(f"{name:<9}{visible(value)}")
     if record.results:
-        click.echo()
-        _print(_results(record.results, model_names))
-    for kind, number in failures(record.counts):
-        click.echo(f"failed ({printable(kind)}): {number:,}")
+        from align_dsl.records.table import caption, table
+
+        console().print(table(record.results, model_names))
+        for line in caption(record):
+            click.echo(line)
     if record.status != "ok":
-        click.echo(f"\nnot finished; go on with:\n  {printable(resume_command(record, store))}")
+        click.echo(f"\nnot finished; go on with:\n  {visible(resume_command(record, store))}")
 
 
 @command.command("rm")
@@ -133,24 +113,20 @@ def remove(runs: tuple[str, ...], yes: bool, store: Path) -> None:
     with open_existing(store) as opened:
         records = [opened.find(run) for run in runs]  # all, before the first is gone
         for record in {record.id: record for record in records}.values():
-            name = printable(f"{record.id} ({record.program}, {record.created[:16]})")
+            name = visible(f"{record.id} ({record.program}, {record.created[:16]})")
             if yes or click.confirm(f"remove {name}?", err=True):
                 opened.remove(record.id)
                 click.echo(f"removed {name}", err=True)
 
 
-def printable(text: str) -> str:
-    """Text from files and models, safe to print anywhere."""
-    return visible(text).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def model_titles(recorded: Recorded) -> dict[str, str]:
     """Name of each model -> how it is shown: what is no language model says so."""
-    models = recorded.program.get("models") or []
-    return {
-        m["name"]: f"{m['name']} (no LLM)" if m.get("backend") == "embedded" else m["name"]
-        for m in models
-    }
+    titles = {}
+    for model in recorded.program.get("models") or []:
+        name, embedded = model["name"], model.get("backend") == "embedded"
+        said = "embedded: no LLM" if name == "embedded" else f"{name} (embedded: no LLM)"
+        titles[name] = said if embedded else name
+    return titles
 
 
 def failures(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -182,7 +158,7 @@ def overall(results: Iterable[Result]) -> list[Result]:
     return list(widest.values())
 
 
-def resume_command(record: RunRecord, store: Path = DEFAULT_STORE) -> str:
+def resume_command(record: RunRecord, store: Path) -> str:
     """What was typed to start the run: typed again, it goes on where it stopped."""
     words = ["align-dsl", "run", record.source]
     for name, value in record.selection.items():
@@ -192,39 +168,9 @@ def resume_command(record: RunRecord, store: Path = DEFAULT_STORE) -> str:
         elif value is not None and value is not False:
             for one in value if isinstance(value, list | tuple) else [value]:
                 words += [option, str(one)]
-    if store != DEFAULT_STORE:
+    if store != Path(".align/align.db"):
         words += ["--store", str(store)]
     return shlex.join(words)
-
-
-def _results(results: Sequence[Result], models: Mapping[str, str]) -> Table:
-    table = _table(
-        "decider", "model", "attribute", "target", ">value", "interval", ">chance", ">n",
-        ">left out", ">failed",
-    )  # fmt: skip
-    for r in results:
-        percent = r.metric == "accuracy"
-        known = r.low is not None and r.high is not None
-        _add(
-            table,
-            r.decider,
-            models.get(r.model, r.model),
-            r.attribute,
-            r.target,
-            _number(r.value, percent) if percent else f"{r.metric} {_number(r.value, percent)}",
-            f"{_number(r.low, percent)} to {_number(r.high, percent)}" if known else "",
-            _number(r.chance, percent),
-            str(r.n),
-            str(r.left_out or ""),
-            str(r.failed or ""),
-        )
-    return table
-
-
-def _number(value: float | None, percent: bool) -> str:
-    if value is None:
-        return ""
-    return f"{value * 100:.1f}" if percent else f"{value:.3f}"
 
 
 def _table(*columns: str) -> Table:
@@ -242,12 +188,4 @@ def _table(*columns: str) -> Table:
 def _add(table: Table, *cells: str) -> None:
     from rich.text import Text
 
-    table.add_row(*(Text(printable(cell)) for cell in cells))  # Text: brackets are no markup
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console(markup=False, highlight=False, emoji=False)
-    # Who reads it through a pipe greps lines, and wants them whole.
-    console.print(table, width=None if console.is_terminal else 240)
+    table.add_row(*(Text(visible(cell)) for cell in cells))  # Text: brackets are no markup

@@ -7,14 +7,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from align_dsl.errors import Diagnostic, Findings, Span, nearest
+from align_dsl.errors import CompileError, Diagnostic, Findings, Span, nearest
 from align_dsl.language.attributes import by_any_name
+from align_dsl.language.source import Source, parse
 from align_dsl.types import Attribute, Case, Choice, Scenario
 
 
@@ -63,16 +65,21 @@ def _case(
     try:
         said = CaseLine.model_validate(json.loads(line))
     except json.JSONDecodeError as error:
+        _show(line, span, found)
         span = Span(span.file, span.line, error.colno)
-        found.texts[span.file] = "\n" * (span.line - 1) + line.rstrip("\n")
         found.error(span, f"not JSON: {error.msg.lower()}", "one whole object a line")
         return None
-    except ValidationError as errors:
-        for error in errors.errors(include_url=False):
-            found.diagnostics.append(_say(error, span))
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or a bomb
+        if not isinstance(error, ValidationError):
+            _show(line, span, found)
+            found.error(span, "not JSON that can be read", f"{str(error)[:80]}")
+            return None
+        places = _show(line, span, found)
+        for one in error.errors(include_url=False):
+            found.diagnostics.append(_say(one, places))
         return None
     labels: dict[str, dict[str, float]] = {}
-    for choice in said.choices:
+    for i, choice in enumerate(said.choices):
         for written, raw in choice.labels.items():
             name = names.get(written) or names.get(written.lower())
             if name is None:  # labelled on more than this program asks for
@@ -80,7 +87,8 @@ def _case(
             scale = attributes[name].scale
             if not scale.low <= raw <= scale.high:
                 said_ = f"the label {raw:g} of choice `{choice.id}` is off the scale of `{name}`"
-                found.error(span, said_, f"write a number from {scale.low:g} to {scale.high:g}")
+                place = _show(line, span, found).at(("choices", i, "labels", written))
+                found.error(place, said_, f"write a number from {scale.low:g} to {scale.high:g}")
                 continue
             labels.setdefault(choice.id, {})[name] = scale.unit(raw)
     reasons = {
@@ -98,13 +106,40 @@ def _case(
     )
 
 
-def _say(error: Any, span: Span) -> Diagnostic:
-    where = ".".join(str(p) for p in error["loc"])
+_ODD_ENDS = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+
+
+def _show(line: str, span: Span, found: Findings) -> Source:
+    """Keep a line for showing, in its place in the file; and where everything in it stands.
+
+    JSON is YAML enough for that. Where it is not, everything stands at the start of the line.
+    """
+    line = _ODD_ENDS.sub("\ufffd", line)  # they end a line for YAML and Python, not in JSONL
+    text = found.texts.get(span.file, "")
+    if text.count("\n") < span.line:
+        text += "\n" * (span.line - 1 - text.count("\n")) + line.rstrip("\r\n") + "\n"
+        found.texts[span.file] = text
+    try:
+        source = parse(line, span.file)
+    except CompileError:
+        return Source(span.file, {}, None, {(): span})
+    moved = [
+        {at: Span(s.file, span.line, s.column, s.width) for at, s in places.items()}
+        for places in (source.values, source.keys)
+    ]
+    return Source(span.file, {}, source.data, *moved)
+
+
+def _say(error: Any, places: Source) -> Diagnostic:
+    name = str(error["loc"][-1]) if error["loc"] else "line"
+    span = places.at(error["loc"])
     if error["type"] == "missing":
-        return Diagnostic(span, f"`{where}` is missing")
+        return Diagnostic(span, f"`{name}` is missing", _FORM)
     if error["type"] == "extra_forbidden":
-        last = str(error["loc"][-1])
         known = ChoiceLine.model_fields if "choices" in error["loc"] else CaseLine.model_fields
-        return Diagnostic(span, f"unknown key `{where}`", nearest(last, known))
-    message = error["msg"].replace("Input should be ", "must be ")
-    return Diagnostic(span, f"`{where}` {message}")
+        return Diagnostic(places.key(error["loc"]), f"unknown key `{name}`", nearest(name, known))
+    message = error["msg"].replace("Input should be ", "must be ").replace("valid string", "text")
+    return Diagnostic(span, f"`{name}` {message}", _FORM)
+
+
+_FORM = 'a line is {"id": "...", "scenario": "...", "choices": [{"id": "a", "text": "..."}, ...]}'

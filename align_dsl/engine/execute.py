@@ -99,13 +99,13 @@ class _Work:
         self.progress, self.budget, self.stop = progress, budget, stop
         self.owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.answers: dict[str, Answer] = {}
-        self.plain: dict[str, Any] = {}  # outputs of jobs that need no model
         self.calls = 0
         self.renewed = time.monotonic()
 
     def run(self) -> dict[str, Answer]:
         wanted = self.plan.model_jobs
         self.answers = self.store.known(wanted)
+        self.inputs = Inputs(self.plan, self.answers)
         todo = [k for k in wanted if k not in self.answers]
         self.progress.begin(len(wanted), len(wanted) - len(todo))
         try:
@@ -127,7 +127,7 @@ class _Work:
             for link in (link for links in question.takes.values() for link in links):
                 if link.key in self.answers or self.plan.jobs[link.key].step.algorithm.calls:
                     continue
-                output = self._output(link.key)
+                output = self.inputs.output(link.key)
                 failure = output if isinstance(output, Failure) else None
                 said = None if failure else encode(output)
                 self.answers[link.key] = Answer(key=link.key, output=said, failure=failure)
@@ -226,33 +226,7 @@ class _Work:
 
     def _ask(self, key: str) -> Answer:
         job = self.plan.jobs[key]
-        return ask(job, self._inputs(job), self._backend(key))
-
-    def _inputs(self, job: Job) -> dict[str, Any] | Failure:
-        """The values of a job's ports; a failure where one of them never came."""
-        values: dict[str, Any] = {}
-        for port, value in job.inputs.items():
-            if not _are_keys(value, self.plan):
-                values[port] = value
-                continue
-            outputs = []
-            for key in value:
-                output = self._output(key)
-                if isinstance(output, Failure):
-                    return output
-                outputs.append(output)
-            values[port] = tuple(x for o in outputs for x in o) if len(outputs) != 1 else outputs[0]
-        return values
-
-    def _output(self, key: str) -> Any:
-        job = self.plan.jobs[key]
-        if job.step.algorithm.calls:
-            answer = self.answers[key]
-            return answer.failure or decode(job.step.algorithm.output, answer.output)
-        if key not in self.plain:
-            inputs = self._inputs(job)
-            self.plain[key] = inputs if isinstance(inputs, Failure) else lower(job.step)(**inputs)
-        return self.plain[key]
+        return ask(job, self.inputs.of(job), self._backend(key))
 
     def _keep(self, answers: Iterable[Answer], fresh: bool = True) -> None:
         answers = list(answers)
@@ -268,6 +242,45 @@ class _Work:
         if time.monotonic() - self.renewed > CLAIM_SECONDS / 4:
             self.store.renew(self.owner, CLAIM_SECONDS)
             self.renewed = time.monotonic()
+
+
+class Inputs:
+    """The values that jobs take, found through what other jobs brought back.
+
+    Jobs that need no model are done here, when and if something takes them.
+    """
+
+    def __init__(self, plan: Plan, answers: Mapping[str, Answer]) -> None:
+        self.plan, self.answers = plan, answers
+        self.plain: dict[str, Any] = {}
+
+    def of(self, job: Job) -> dict[str, Any] | Failure:
+        """The values of a job's ports; a failure where one of them never came."""
+        values: dict[str, Any] = {}
+        for port, value in job.inputs.items():
+            if not _are_keys(value, self.plan):
+                values[port] = value
+                continue
+            outputs = []
+            for key in value:
+                output = self.output(key)
+                if isinstance(output, Failure):
+                    return output
+                outputs.append(output)
+            values[port] = tuple(x for o in outputs for x in o) if len(outputs) != 1 else outputs[0]
+        return values
+
+    def output(self, key: str) -> Any:
+        job = self.plan.jobs[key]
+        if job.step.algorithm.calls:
+            answer = self.answers.get(key)
+            if answer is None:
+                return Failure(status="unreachable", message="never asked")
+            return answer.failure or decode(job.step.algorithm.output, answer.output)
+        if key not in self.plain:
+            inputs = self.of(job)
+            self.plain[key] = inputs if isinstance(inputs, Failure) else lower(job.step)(**inputs)
+        return self.plain[key]
 
 
 def _are_keys(value: Any, plan: Plan) -> bool:

@@ -23,8 +23,9 @@ def resolve_attributes(
         own = build(declared, source, at, found)
         check_names(own, _written(source), found)
         return own
-    wanted = [(declared, source.at(at))]
-    if isinstance(declared, list):
+    if isinstance(declared, str):
+        wanted = [(declared, source.at(at))]
+    else:
         wanted = [(name, source.at((*at, i))) for i, name in enumerate(declared)]
     attributes: dict[str, Attribute] = {}
     spans: dict[str, Span] = {}

@@ -15,10 +15,9 @@ from align_dsl.language.source import Path, Source
 
 
 def diagnose(kind: type[BaseModel], source: Source, below: Path, error: ErrorDetails) -> Diagnostic:
-    *loc, last = error["loc"] or ((),)  # an unknown key may be written like a tag
-    kept = [p for p in loc if p not in _TAGS]
-    if error["loc"] and (last not in _TAGS or error["type"] == "extra_forbidden"):
-        kept.append(last)
+    loc, kept = error["loc"], [p for p in error["loc"] if p not in _TAGS]
+    if error["type"] == "extra_forbidden" and loc[-1] in _TAGS:
+        kept.append(loc[-1])  # an unknown key may be written like a tag
     path: Path = (*below, *kept)
     name = next((str(p) for p in reversed(path) if isinstance(p, str) and p != "[key]"), "file")
     where, context, value = error["type"], error.get("ctx", {}), error["input"]

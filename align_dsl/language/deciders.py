@@ -94,9 +94,6 @@ def resolve_decider(
                 found.error(span, "`with` goes with `use`", "give `params:` other defaults instead")
         body = extend(source.sub(at), _loader(library))
         found.texts.update(body.texts)
-        if declared.extends is not None:  # what a file says of itself is not inherited
-            for key in ("version", "decider"):
-                body.data.pop(key, None)
         whole = read_part(DeciderDeclaration, body, (), body.data)
         if whole.decide is None:
             hint = "add `use: NAME` for a shipped one, or `steps:` and `decide:`"
@@ -196,7 +193,7 @@ def _build(
 
 
 def _all_is_used(work: _Work, params: Mapping[str, Any], decide: Decide) -> None:
-    """Warn of what has no effect. Only asked of a sound decider, where it cannot be a consequence."""
+    """Warn of what has no effect; asked of sound deciders only, where it follows from nothing."""
     for name in params.keys() - work.used:
         hint = f"use it as `${name}`, or delete it"
         work.found.warn(
@@ -228,7 +225,7 @@ def _param(work: _Work, name: str, written: Any, given: Given | None) -> None:
     if declared.low is not None and declared.high is not None and declared.low > declared.high:
         said = f"`low` ({declared.low:g}) is above `high` ({declared.high:g})"
         work.found.error(work.source.at((*at, "low")), said, "swap them")
-        return
+        bounds = bounds.model_copy(update={"low": None, "high": None})
     if bounds.type == "int" and given and isinstance(given.value, float):
         bounds = bounds.model_copy(update={"type": "float"})  # the algorithm has the last word
     if isinstance(written, dict):
@@ -243,6 +240,7 @@ def _step(work: _Work, step: StepDeclaration, at: Path) -> None:
     if step.name in RESERVED:
         said = f"the name `{step.name}` is taken by what every question brings along"
         found.error(source.at((*at, "name")), said, "give the step another name")
+        work.broken.add(step.name)
     elif step.name in work.steps:
         said = f"two steps are named `{step.name}`"
         found.error(source.at((*at, "name")), said, "give one of them another name")
@@ -279,7 +277,7 @@ def _step(work: _Work, step: StepDeclaration, at: Path) -> None:
             only=tuple(dict.fromkeys(step.only)) if step.only is not None else None,
             takes=takes,
             samples=samples.value,
-            order=order.value,
+            order=order.value,  # type: ignore[arg-type]  # or it was complained of
             params=params,
         )
 
@@ -334,11 +332,13 @@ def _wire(
         span = source.at(where) if where in source.values else source.at((*at, "use"))
         if port.name in takes and where not in source.values:
             span = source.at((*at, "take"))
+        if origin in work.broken:
+            continue
         if origin in AMBIENT and (origin not in ("attribute", "choice") or origin in each):
             gives = AMBIENT[origin]
         elif origin in work.steps:
             gives = work.steps[origin].algorithm.output
-        elif port.optional and port.name not in takes or origin in work.broken:
+        elif port.optional and port.name not in takes:
             continue
         else:
             _unwired(work, port, origin, span, takes, at)
@@ -454,9 +454,11 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 def _check(work: _Work, param: Param, given: Given, text_is_prompt: bool = True) -> bool:
     """Whether a value is what a setting takes; complaints call it as whoever wrote it does."""
     before = len(work.found.diagnostics)
-    value, span, found, name = given.value, given.span, work.found, given.name or param.name
+    value: Any = given.value
+    span, found, name = given.span, work.found, given.name or param.name
     kinds, wanted = _KINDS.get(param.type, ((object,), "a value"))
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+    fits = isinstance(value, kinds)
+    if not fits or (isinstance(value, bool) and bool not in kinds):
         if param.type != "any":
             hint = f"for instance {_instance(param)}" if param.default is not None else ""
             found.error(span, f"`{name}` must be {wanted}, not {described(value)}", hint)

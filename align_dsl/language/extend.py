@@ -13,6 +13,7 @@ from align_dsl.errors import CompileError, Diagnostic, Span
 from align_dsl.language.source import Path, Source
 
 BY_NAME = ("steps", "deciders", "models", "params")
+OWN = ("version", "program", "decider")  # what a file says of itself; never inherited
 MAX_CHAIN = 16
 
 
@@ -50,7 +51,7 @@ def _merge(parent: Source, child: Source) -> Source:
     merged = Source(child.file, {**parent.texts, **child.texts}, {}, {(): child.values[()]}, {})
     mine: dict[str, Any] = parent.data if isinstance(parent.data, dict) else {}
     for key in [*mine, *(k for k in child.data if k not in mine)]:
-        if key == "extends":
+        if key == "extends" or (key in OWN and key not in child.data):
             continue
         old, new = mine.get(key), child.data.get(key)
         if key in BY_NAME and isinstance(old, dict) and isinstance(new, dict):

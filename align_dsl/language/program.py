@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import Field
 
 from align_dsl.language.signature import Signature
-from align_dsl.types import Attribute, Target, Value
+from align_dsl.types import Attribute, Target, Value, digest
 
 Order = Literal["given", "shuffle", "both", "all"]
 Part = Literal["all", "train", "test"]
@@ -116,7 +118,7 @@ class Optimize(Value):
 
 
 class Program(Value):
-    """A checked program, ready to plan. Its canonical JSON is what a run is identified by."""
+    """A checked program, ready to plan."""
 
     name: str
     about: str
@@ -129,6 +131,14 @@ class Program(Value):
     metrics: tuple[str, ...]
     optimize: Optimize | None = None
     seed: int = 0
+
+    def digest(self) -> str:
+        """What the program says, wherever its files lie."""
+        said = self.model_dump(mode="json")
+        for place in (said["data"]["place"], said["data"]["exemplars"]):
+            if place:
+                place["path"] = PurePath(place["path"]).name
+        return digest(json.dumps(said, sort_keys=True, ensure_ascii=False))
 
     def attribute(self, name: str) -> Attribute:
         return next(a for a in self.attributes if a.name == name)

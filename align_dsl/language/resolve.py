@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 
 from align_dsl.errors import Diagnostic, Findings, Span, nearest
 from align_dsl.language.attributes import resolve_attributes
@@ -12,8 +13,8 @@ from align_dsl.language.extend import extend
 from align_dsl.language.library import Library
 from align_dsl.language.models import resolve_model
 from align_dsl.language.program import Data, Decider, Model, Optimize, Place, Program, Split
-from align_dsl.language.schema import ProgramFile, read
-from align_dsl.language.source import Source
+from align_dsl.language.schema import PlaceDeclaration, ProgramFile, read
+from align_dsl.language.source import Path, Source
 from align_dsl.language.targets import resolve_targets
 from align_dsl.types import Attribute, Target
 
@@ -105,11 +106,6 @@ def _models(
 
 def _data(declared: ProgramFile, source: Source, library: Library, found: Findings) -> Data:
     one = declared.data
-    for at in (("data",), ("data", "exemplars")):
-        place = one if at == ("data",) else one.exemplars
-        if place is not None and place.format not in library.datasets:
-            hint = nearest(place.format, list(library.datasets))
-            found.error(source.at((*at, "format")), f"no data format named `{place.format}`", hint)
     if one.split and one.split.train + one.split.test > 1 + 1e-9:
         said = f"the shares add up to {one.split.train + one.split.test:g}, more than 1"
         found.error(source.at(("data", "split")), said, "for instance {train: 0.5, test: 0.5}")
@@ -117,24 +113,25 @@ def _data(declared: ProgramFile, source: Source, library: Library, found: Findin
         said = f"`cases: {one.cases}` needs a split"
         hint = "add `split: {train: 0.5, test: 0.5}`"
         found.error(source.at(("data", "cases")), said, hint)
+    own = ("data", "exemplars")
     return Data(
-        place=Place(format=one.format, path=_beside(source.at(("data", "path")), one.path)),
+        place=_place(one, ("data",), source, library, found),
         cases=one.cases,
         split=Split(**one.split.model_dump()) if one.split else None,
-        exemplars=Place(
-            format=one.exemplars.format,
-            path=_beside(source.at(("data", "exemplars", "path")), one.exemplars.path),
-        )
-        if one.exemplars
-        else None,
+        exemplars=_place(one.exemplars, own, source, library, found) if one.exemplars else None,
     )
 
 
-def _beside(span: Span, path: str) -> str:
-    """A path as seen from the file that says it."""
-    from pathlib import Path
-
-    return str(Path(span.file).parent / path)
+def _place(
+    one: PlaceDeclaration, at: Path, source: Source, library: Library, found: Findings
+) -> Place:
+    """A format by its name, hyphens or not, and a path as seen from the file that says it."""
+    name = one.format.replace("-", "_")
+    if name not in library.datasets:
+        hint = nearest(name, list(library.datasets))
+        found.error(source.at((*at, "format")), f"no data format named `{one.format}`", hint)
+    said_in = FilePath(source.at((*at, "path")).file).parent
+    return Place(format=name, path=str(said_in / one.path))
 
 
 def _optimize(

@@ -12,13 +12,16 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from align_dsl.errors import CompileError, Diagnostic
 from align_dsl.language.complaint import diagnose
+from align_dsl.language.extend import OWN
 from align_dsl.language.source import Path, Source
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,63}$")]
 Text = Annotated[str, Field(min_length=1)]
 Number = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
 Reference = Annotated[str, Field(pattern=r"^\$[a-z][a-z0-9_]{0,63}$")]
+FormatName = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,63}$")]
 LibraryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]+$")]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what every generator of numbers takes
 Part = Literal["all", "train", "test"]
 
 
@@ -139,7 +142,7 @@ class DeciderDeclaration(Declaration):
 
 
 class PlaceDeclaration(Declaration):
-    format: Name
+    format: FormatName
     path: Text
 
 
@@ -149,7 +152,7 @@ class SplitDeclaration(Declaration):
     train: Annotated[float, Field(gt=0, lt=1)]
     test: Annotated[float, Field(gt=0, lt=1)]
     group: Literal["scenario", "group"] = "group"
-    seed: int = 0
+    seed: Seed = 0
 
 
 class DataDeclaration(PlaceDeclaration):
@@ -200,7 +203,7 @@ class OptimizeDeclaration(Declaration):
     trials: Annotated[int, Field(ge=1, le=100_000)] = 60
     cases: Part = Field("train", description="the cases that trials see")
     accept: Part = Field("test", description="the cases that the winner is judged on, once")
-    seed: int = 0
+    seed: Seed = 0
 
 
 class ProgramFile(Declaration):
@@ -230,7 +233,7 @@ class ProgramFile(Declaration):
     models: dict[Name, ModelDeclaration] = {}
     metrics: list[Name] = Field(["accuracy"], min_length=1)
     optimize: OptimizeDeclaration | None = None
-    seed: int = 0
+    seed: Seed = 0
 
 
 KINDS: dict[str, type[Declaration]] = {
@@ -272,7 +275,17 @@ def json_schema(kind: str) -> dict[str, Any]:
     """JSON Schema (2020-12) of one kind of file, for editors."""
     schema = KINDS[kind].model_json_schema(by_alias=True)
     _close_patterns(schema)
+    if "extends" in schema["properties"]:
+        _allow_to_extend(schema, [k for k in schema["required"] if k in OWN])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _allow_to_extend(schema: dict[str, Any], own: list[str]) -> None:
+    # the loader looks at a file together with all that it extends; an editor sees the file alone
+    rest = [key for key in schema["required"] if key not in own]
+    schema["required"] = own
+    schema["if"] = {"properties": {"extends": {"type": "string"}}, "required": ["extends"]}
+    schema["else"] = {"required": rest}
 
 
 def _close_patterns(node: Any) -> None:

@@ -160,19 +160,19 @@ def parse(text: str, file: str = "<text>") -> Source:
 
 
 def _not_yaml(error: yaml.MarkedYAMLError, file: str, lines: list[str]) -> Diagnostic:
-    """The parser's complaint in our words, where the mistake begins and not where it was noticed."""
-    problem, began, noticed = str(error.problem), error.context_mark, error.problem_mark
-    mark = noticed or began
+    """The parser's complaint in our words, and where the mistake begins rather than was noticed."""
+    problem, began = str(error.problem), error.context_mark
+    mark = error.problem_mark or began
     at = (mark.line, mark.column) if mark else (0, 0)
     line = lines[at[0]] if at[0] < len(lines) else ""
     character = line[at[1] : at[1] + 1]
     opened = ""
     if began is not None and began.line < len(lines):
         opened = lines[began.line][began.column : began.column + 1]
-    if opened in ("[", "{", '"', "'") and ("expected" in problem or "end of stream" in problem):
-        at = (began.line, began.column)
+    if opened in _OPENED and began and ("expected" in problem or "end of stream" in problem):
         said = f"this {_OPENED[opened]} is never closed"
-        hint = f"the reader gave up in line {mark.line + 1}: is a {_CLOSED[opened]} missing?"
+        hint = f"the reader gave up in line {at[0] + 1}: is a {_CLOSED[opened]} missing?"
+        at = (began.line, began.column)
     elif "\t" in line[: at[1] + 1] and not line[: at[1] + 1].strip():
         said, hint = "a tab cannot indent", "indent with spaces"
     elif "cannot start any token" in problem:
@@ -226,7 +226,8 @@ class _Builder:
         self.wrong.append(Diagnostic(span, message, hint))
 
     def span(self, event: yaml.Event) -> Span:
-        start, end = event.start_mark, event.end_mark
+        start: Any = event.start_mark
+        end: Any = event.end_mark
         width = end.column - start.column if start.line == end.line else 1
         return Span(self.file, start.line + 1, start.column + 1, max(1, width))
 
@@ -249,7 +250,11 @@ class _Builder:
                 self.refuse_extras(event)
                 self.begin(event)
             case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
-                self.open.pop()
+                closed, whole = self.open.pop(), self.span(event)
+                begun = self.values[closed.path]
+                if closed.flow and whole.line == begun.line:
+                    width = whole.column + whole.width - begun.column
+                    self.values[closed.path] = Span(self.file, begun.line, begun.column, width)
 
     def refuse_extras(self, event: Any) -> None:
         if event.anchor is not None:
@@ -272,7 +277,7 @@ class _Builder:
     def begin(self, event: Any) -> None:
         new: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
         path = self.put(new, self.span(event))
-        self.open.append(_Open(path, new))
+        self.open.append(_Open(path, new, flow=bool(event.flow_style)))
         if len(self.open) > MAX_DEPTH:
             self.say(self.span(event), f"nested deeper than {MAX_DEPTH} levels", "flatten it")
             raise _Enough
@@ -332,8 +337,9 @@ class _Builder:
         if not _FLOAT.fullmatch(text):
             return text
         number = float(text)
-        if not math.isfinite(number) or (_INT.fullmatch(text) and len(text) > 18):
-            self.say(self.span(event), "this number is too large", "quote it if it is text")
+        if not math.isfinite(number) or (_INT.fullmatch(text) and abs(number) > 2**53):
+            hint = 'quote it if it is text: "..."'
+            self.say(self.span(event), "this number is too large to be kept exactly", hint)
             return None
         # 3.0 and 3 are one number, as in JSON; so the JSON schema and this loader agree
         return int(number) if number.is_integer() and abs(number) < 2**53 else number
@@ -346,3 +352,4 @@ class _Open:
     path: Path
     data: Any
     key: str | None = None
+    flow: bool = False  # written in brackets

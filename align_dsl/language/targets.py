@@ -101,11 +101,13 @@ def _each(
         names = [
             _name(n, source.at((*at, "of", i)), attributes, found) for i, n in enumerate(one.of)
         ]
+    stands = []
     for i, stand in enumerate(one.each or []):
         span = source.at((*at, "each", i))
         value = _stand(stand, span, None, found)
-        end = stand if isinstance(stand, str) else f"{value:g}"
-        for name in names:
+        stands.append((value, stand if isinstance(stand, str) else f"{value:g}", span))
+    for name in names:
+        for value, end, span in stands:
             yield Target(name=f"{name}_{end}", values={name: value}), span
     if not one.each:
         found.error(source.at((*at, "each")), "`each` is empty", "for instance `each: [low, high]`")

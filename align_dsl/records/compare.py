@@ -81,6 +81,8 @@ def column(name: str, run: Recorded, judgements: Iterable[Judgement]) -> Column:
     targets = {target.name: target for target in run.record.targets}
     found: dict[Key, Judgement] = {}
     for judgement in judgements:
+        if judgement.control:
+            continue
         d = judgement.decision
         content = _content(cases[d.scenario], targets[d.target])
         found[Key(d.target, d.scenario, content)] = judgement

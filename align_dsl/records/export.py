@@ -3,6 +3,9 @@
 JSON loses nothing; what a terminal could take for a command is spelled `\\uXXXX` in it, which reads
 back as it was. CSV is for people and spreadsheets: such characters are shown as <U+XXXX> there, and
 cells that a spreadsheet could take for a formula begin with an apostrophe.
+
+Decisions aimed at a wrong target, as a control, are in `json` alone: elsewhere nothing would tell
+them from the others.
 """
 
 from __future__ import annotations
@@ -33,19 +36,22 @@ COLUMNS = (
     "correct",
 )
 
-_UNSAFE = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_UNSAFE = re.compile(
+    "[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def jsonl(run: Recorded, judgements: Iterable[Judgement]) -> Iterator[str]:
     """One line per decision."""
-    for judgement in judgements:
+    for judgement in _wanted(judgements):
         yield _json(_flat(run.record.id, judgement)) + "\n"
 
 
 def as_csv(run: Recorded, judgements: Iterable[Judgement]) -> Iterator[str]:
     """One row per decision; weights and ratings as JSON in their cells."""
     yield _csv_row(COLUMNS)
-    for judgement in judgements:
+    for judgement in _wanted(judgements):
         yield _csv_row(map(_cell, _flat(run.record.id, judgement).values()))
 
 
@@ -64,7 +70,7 @@ def align_system(run: Recorded, judgements: Iterable[Judgement]) -> Iterator[str
     cases = {case.scenario.id: case for case in run.cases}
     targets = {target.name: target for target in run.record.targets}
     yield "["
-    for i, judgement in enumerate(judgements):
+    for i, judgement in enumerate(_wanted(judgements)):
         decision = judgement.decision
         record = _record(judgement, cases[decision.scenario], targets.get(decision.target))
         yield (",\n" if i else "\n") + _json(record)
@@ -77,6 +83,10 @@ FORMATS: dict[str, Callable[[Recorded, Iterable[Judgement]], Iterator[str]]] = {
     "json": as_json,
     "align-system": align_system,
 }
+
+
+def _wanted(judgements: Iterable[Judgement]) -> Iterator[Judgement]:
+    return (judgement for judgement in judgements if not judgement.control)
 
 
 def _flat(run: str, judgement: Judgement) -> dict[str, Any]:
@@ -162,7 +172,7 @@ def _predicted(decision: Decision, case: Case) -> dict[str, dict[str, list[float
 
 def _json(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    return _UNSAFE.sub(lambda found: json.dumps(found.group())[1:-1], text)
 
 
 def _cell(value: object) -> str:
@@ -174,6 +184,5 @@ def _cell(value: object) -> str:
 
 def _csv_row(cells: Iterable[str]) -> str:
     row = io.StringIO(newline="")
-    shown = (visible(cell.encode("utf-8", "backslashreplace").decode()) for cell in cells)
-    csv.writer(row, lineterminator="\n").writerow(shown)
+    csv.writer(row, lineterminator="\n").writerow(map(visible, cells))
     return row.getvalue()

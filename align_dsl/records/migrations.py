@@ -32,7 +32,8 @@ def m001_initial(db: sqlite3.Connection) -> None:
         # A run's judgements are written at once, so their order is that of n.
         "CREATE TABLE judgements (n INTEGER PRIMARY KEY, run INTEGER NOT NULL,"
         " decider TEXT NOT NULL, model TEXT NOT NULL, target TEXT NOT NULL,"
-        " scenario TEXT NOT NULL, status TEXT NOT NULL, correct INTEGER, body BLOB NOT NULL)",
+        " scenario TEXT NOT NULL, status TEXT NOT NULL, correct INTEGER, control INTEGER NOT NULL,"
+        " body BLOB NOT NULL)",
         "CREATE INDEX judgements_by_run ON judgements (run)",
         "CREATE INDEX judgements_by_decider ON judgements (run, decider, target)",
         "CREATE INDEX judgements_by_scenario ON judgements (run, scenario)",

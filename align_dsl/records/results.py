@@ -88,7 +88,7 @@ def _cells(
 def _row(decider: str, model: str, cell: _Cell, calls: int, tokens: int) -> Result:
     kept = cell.kept
     decided = [t for t in kept if t[0].correct is not None]
-    interval = _interval(cell, decided)
+    value, interval = _interval(cell, decided)
     by_luck = (
         _macro_chance(cell) if cell.strata else chance([(j.right, j.choices) for j, _, _ in kept])
     )
@@ -99,7 +99,7 @@ def _row(decider: str, model: str, cell: _Cell, calls: int, tokens: int) -> Resu
         target=cell.target,
         attribute=cell.attribute,
         metric="accuracy",
-        value=interval.value if interval else None,
+        value=value,
         low=interval.low if interval else None,
         high=interval.high if interval else None,
         n=len(decided),
@@ -113,18 +113,33 @@ def _row(decider: str, model: str, cell: _Cell, calls: int, tokens: int) -> Resu
     )
 
 
-def _interval(cell: _Cell, decided: list[tuple[Judgement, Case, Target]]) -> Interval | None:
-    """Wilson for one target; where a scenario can count twice, whole groups are resampled."""
+def _interval(
+    cell: _Cell, decided: list[tuple[Judgement, Case, Target]]
+) -> tuple[float | None, Interval | None]:
+    """The accuracy, and how far to trust it.
+
+    Wilson for one target; where a scenario counts for several, whole groups are resampled. A
+    single group gives no interval.
+    """
     if not decided:
-        return None
+        return None, None
     values = [float(j.correct or 0) for j, _, _ in decided]
     clusters = [j.group for j, _, _ in decided]
+    mean = sum(values) / len(values)
     if cell.strata:
         strata = [attribute_of(t) for _, _, t in decided]
-        return macro_bootstrap(values, strata, clusters)
+        return _macro_mean(values, strata), macro_bootstrap(values, strata, clusters)
     if cell.target == "both":
-        return cluster_bootstrap(values, clusters)
-    return wilson(sum(values), len(values))
+        return mean, cluster_bootstrap(values, clusters)
+    return mean, wilson(sum(values), len(values))
+
+
+def _macro_mean(values: Sequence[float], strata: Sequence[str]) -> float:
+    by_stratum: dict[str, list[float]] = {}
+    for value, stratum in zip(values, strata, strict=True):
+        by_stratum.setdefault(stratum, []).append(value)
+    means = [sum(v) / len(v) for v in by_stratum.values()]
+    return sum(means) / len(means)
 
 
 def _macro_chance(cell: _Cell) -> float | None:

@@ -169,7 +169,7 @@ class Store:
             db.execute("DELETE FROM judgements WHERE run = ?", (n,))
             db.executemany(
                 "INSERT INTO judgements (run, decider, model, target, scenario, status, correct,"
-                f" body) VALUES ({n}, ?, ?, ?, ?, ?, ?, ?)",
+                f" control, body) VALUES ({n}, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
         return record
@@ -216,15 +216,17 @@ class Store:
         scenario: str | None = None,
         status: str | None = None,
         correct: bool | None = None,
+        control: bool | None = None,
         offset: int = 0,
         limit: int | None = None,
     ) -> list[Judgement]:
-        """A page of a run's judgements, in the order they were written."""
+        """A page of a run's judgements, in the order they were written. `target` is what they are
+        judged by; without `control`, those aimed elsewhere on purpose are among them."""
         given = {"decider": decider, "model": model, "target": target, "scenario": scenario}
         asked = {k: column(v) for k, v in {**given, "status": status}.items() if v is not None}
         values: dict[str, str | int] = {**asked}
-        if correct is not None:
-            values["correct"] = int(correct)
+        flags = {"correct": correct, "control": control}
+        values |= {name: int(flag) for name, flag in flags.items() if flag is not None}
         where = "".join(f" AND {name} = ?" for name in values)
         with self._database.reading() as db:
             rows = db.execute(
@@ -280,8 +282,8 @@ def _found(db: Connection, run: str) -> tuple[int, bytes, bytes]:
 
 def _row(judgement: Judgement) -> tuple[str | int | bytes | None, ...]:
     d = judgement.decision
-    names = (column(name) for name in (d.decider, d.model, d.target, d.scenario, d.status))
-    return (*names, judgement.correct, pack(judgement))
+    names = (column(s) for s in (d.decider, d.model, judgement.target, d.scenario, d.status))
+    return (*names, judgement.correct, judgement.control, pack(judgement))
 
 
 def _chunks(keys: Iterable[str]) -> Iterator[tuple[list[str], str]]:

@@ -23,18 +23,21 @@ def table(results: Sequence[Result], notes: Mapping[str, str] | None = None) -> 
     from rich.text import Text
 
     controlled = any(r.control is not None for r in results)
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     made.add_column("decider / attribute", no_wrap=True)
     columns = ["low", "high", "both", "95 % interval", "chance", "best trivial"]
     columns += ["wrong target"] if controlled else []
-    for name in (*columns, "n", "left out", "failed", "calls", "tokens"):
-        made.add_column(name, justify="right", no_wrap=True)
+    for name in (*columns, "n", "left out", "failed"):
+        made.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     for decider, model in dict.fromkeys((r.decider, r.model) for r in results):
         mine = [r for r in results if (r.decider, r.model) == (decider, model)]
         accuracies = [r for r in mine if r.metric == "accuracy"]
-        title = Text(visible(decider), style="bold")
-        title.append(f"  {visible((notes or {}).get(model) or model)}", style="dim not bold")
-        made.add_row(title)
+        made.add_row(Text(visible(decider), style="bold"))
+        on = visible((notes or {}).get(model) or model)
+        made.add_row(Text(f"  {on if len(on) < 28 else '...' + on[-25:]}", style="dim"))
+        if mine[0].calls:
+            said = f"  {mine[0].calls:,} calls, {_short(mine[0].tokens)} tokens"
+            made.add_row(Text(said, style="dim"))
         names = list(dict.fromkeys(r.attribute for r in accuracies if r.attribute != "all"))
         for name in [*names, *(["all"] if any(r.attribute == "all" for r in mine) else [])]:
             made.add_row(*_line(name, [r for r in accuracies if r.attribute == name], controlled))
@@ -44,6 +47,10 @@ def table(results: Sequence[Result], notes: Mapping[str, str] | None = None) -> 
                 made.add_row(f"  {visible(r.metric)} · {visible(r.target)}", "", "", shown)
         made.add_section()
     return made
+
+
+def _short(count: int) -> str:
+    return f"{count:,}" if count < 100_000 else f"{count / 1e6:.1f}M"
 
 
 def _line(name: str, rows: Sequence[Result], controlled: bool) -> list[str]:
@@ -65,8 +72,6 @@ def _line(name: str, rows: Sequence[Result], controlled: bool) -> list[str]:
         str(whole.n),
         str(whole.left_out),
         str(whole.failed),
-        f"{whole.calls:,}" if name == "all" or len(rows) == 1 else "",
-        f"{whole.tokens:,}" if name == "all" or len(rows) == 1 else "",
     ]
 
 
@@ -78,7 +83,9 @@ def caption(record: RunRecord, notes: Mapping[str, str] | None = None) -> list[s
             lines.append(visible(note if model in note else f"{model}: {note}"))
     tied = record.counts.get("tied", 0)
     if tied:
-        lines.append(f"{tied:,} of {sum(record.counts.values()):,} decisions were ties, broken by seed.")
+        lines.append(
+            f"{tied:,} of {sum(record.counts.values()):,} decisions were ties, broken by seed."
+        )
     failed = {k: n for k, n in record.counts.items() if k not in ("ok", "tied")}
     if failed:
         kinds = ", ".join(f"{n:,} {k}" for k, n in sorted(failed.items()))

@@ -1,0 +1,114 @@
+"""`align-dsl explain`: what a program means, what it will ask, and what that costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from align_dsl.commands.program import changes_options, program_file
+from align_dsl.commands.store import store_option
+from align_dsl.errors import PlanError, nearest, visible
+
+if TYPE_CHECKING:
+    from align_dsl.engine.plan import Plan
+    from align_dsl.pipeline import Changes, Loaded
+
+
+@click.command
+@click.argument("program", type=click.Path(path_type=Path))
+@click.option("--prompts", is_flag=True, help="The exact messages and JSON schema, too.")
+@click.option("--scenario", metavar="ID", help="With --prompts: of this scenario.")
+@click.option("--only", multiple=True, metavar="DECIDER", help="This decider only; repeatable.")
+@click.option("--limit", type=click.IntRange(min=1), help="Plan for the first N cases only.")
+@changes_options
+@store_option
+def command(
+    program: Path,
+    prompts: bool,
+    scenario: str | None,
+    only: tuple[str, ...],
+    limit: int | None,
+    store: Path,
+    changes: Changes,
+) -> None:
+    """Show the resolved PROGRAM, its steps and ports, the plan and its bill. Asks no model."""
+    from align_dsl.language.render import render_program
+    from align_dsl.pipeline import Selection, load, open_backends, plan_run, select
+
+    loaded = load(program_file(program), changes)
+    loaded = select(loaded, Selection(limit, only))
+    backends = open_backends(loaded.program)
+    try:
+        planned = plan_run(loaded, backends)
+    finally:
+        for backend in backends.values():
+            backend.close()
+    if prompts:
+        _print_prompts(planned, loaded, scenario)
+        return
+    click.echo(render_program(loaded.checked))
+    _print_cases(loaded)
+    _print_bill(planned, loaded, store)
+
+
+def _print_cases(loaded: Loaded) -> None:
+    click.echo(f"cases: {len(loaded.cases):,} to decide, {len(loaded.pool):,} in the exemplar pool")
+    for a in loaded.program.attributes:
+        n = sum(1 for c in loaded.cases if a.name in c.attributes())
+        click.echo(f"  {a.name}: {n:,} labelled")
+    click.echo()
+
+
+def _print_bill(planned: Plan, loaded: Loaded, store: Path) -> None:
+    from align_dsl.engine.bill import bill
+
+    known: set[str] = set()
+    if store.exists():
+        from align_dsl.records.store import Store
+
+        with Store.open(store) as opened:
+            known = set(opened.known(planned.model_jobs))
+    click.echo(f"plan: {planned}; {len(known):,} known already")
+    for line in bill(planned, known, loaded.pool):
+        new = line.jobs - line.known
+        local = line.model.backend == "embedded"
+        priced = (
+            "no calls: embedded"
+            if local
+            else (
+                f"{new:,} calls, about {line.prompt_tokens:,} prompt and "
+                f"{line.completion_tokens:,} completion tokens if none were known"
+            )
+        )
+        click.echo(
+            f"  {visible(line.decider.name)} on {visible(line.model.name)}: "
+            f"{line.questions:,} decisions, {line.asked:,} jobs asked for, {line.jobs:,} to run, "
+            f"{line.known:,} known; {priced if line.jobs else 'needs no model'}"
+        )
+
+
+def _print_prompts(planned: Plan, loaded: Loaded, scenario: str | None) -> None:
+    from align_dsl.engine.preview import preview
+
+    ids = [c.scenario.id for c in loaded.cases]
+    if scenario is not None and scenario not in ids:
+        raise PlanError(f"error: no scenario named `{scenario}`\n  = {nearest(scenario, ids)}")
+    for seen in preview(planned, scenario):
+        click.echo(f"=== {visible(seen.decider)} · {seen.step} · job {seen.job.key}")
+        if seen.missing:
+            click.echo(f"(not known before the run: {seen.missing})\n")
+            continue
+        for message in seen.messages:
+            click.echo(f"--- {message['role']}\n{_safe(message['content'])}")
+        click.echo(f"--- schema\n{_json(seen.schema)}\n")
+
+
+def _safe(text: str) -> str:
+    return "\n".join(visible(line) for line in text.split("\n"))
+
+
+def _json(schema: dict[str, Any]) -> str:
+    return json.dumps(schema, ensure_ascii=False)
