@@ -129,9 +129,14 @@ def inside(span: Span, texts: Mapping[str, str], part: str) -> Span:
 
 
 def render(diagnostics: Sequence[Diagnostic], texts: Mapping[str, str]) -> str:
-    return "\n\n".join(picture(d, texts.get(d.span.file, "")) for d in diagnostics)
+    """All of them as a person reads them; past a screenful or two, only how many more."""
+    shown = [picture(d, texts.get(d.span.file, "")) for d in diagnostics[:MAX_SHOWN]]
+    if more := len(diagnostics) - MAX_SHOWN:
+        shown += [f"... and {more:,} more"] * (more > 0)
+    return "\n\n".join(shown)
 
 
+MAX_SHOWN = 50
 WINDOW = 110  # characters of a source line that are shown
 
 

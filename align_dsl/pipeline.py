@@ -52,6 +52,17 @@ class Changes:
     format: str | None = None
     seed: int | None = None
 
+    def plain(self) -> dict[str, Any]:
+        """By option name, as a command line would say it again."""
+        said = {
+            "data": str(self.data) if self.data else None,
+            "format": self.format,
+            "model": self.model,
+            "seed": self.seed,
+            "set": list(self.sets),
+        }
+        return {k: v for k, v in said.items() if v not in (None, [])}
+
     def apply(self, source: Source) -> Source:
         if self.data is not None:
             place = {"format": self.format or _guess(self.data), "path": str(self.data.absolute())}
@@ -79,6 +90,7 @@ class Loaded:
     cases: tuple[Case, ...]
     pool: tuple[Case, ...]
     warnings: tuple[Diagnostic, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)  # what the command line changed
 
     @property
     def program(self) -> Program:
@@ -112,7 +124,8 @@ def load(file: Path, changes: Changes | None = None) -> Loaded:
     found.stop_if_wrong()
     if narrow:
         checked = _narrowed(checked, cases)
-    return Loaded(checked, cases, pool, (*checked.warnings, *found.warnings))
+    warnings = (*checked.warnings, *found.warnings)
+    return Loaded(checked, cases, pool, warnings, changes.plain() if changes else {})
 
 
 def _narrowed(checked: Checked, cases: Sequence[Case]) -> Checked:
@@ -213,7 +226,7 @@ def select(loaded: Loaded, selection: Selection) -> Loaded:
         loaded.checked.origins,
         loaded.checked.texts,
     )
-    return Loaded(checked, cases, loaded.pool, loaded.warnings)
+    return Loaded(checked, cases, loaded.pool, loaded.warnings, loaded.changes)
 
 
 def prompts_version() -> str:
@@ -269,7 +282,7 @@ def run(
     from align_dsl.records.record import RunRecord
 
     selection = selection or Selection()
-    stop = stop or Stop()
+    stop = stop if stop is not None else Stop()
     loaded = select(loaded, selection)
     program = loaded.program
     backends = open_backends(program)
@@ -285,7 +298,7 @@ def run(
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             status="running",
             seed=program.seed,
-            selection=selection.plain(),
+            selection={**loaded.changes, **selection.plain()},
             versions=_versions(),
             models={name: b.fingerprint() for name, b in backends.items()},
             deciders=tuple(d.name for d in program.deciders),
@@ -298,19 +311,21 @@ def run(
         if len(known) < len(todo.model_jobs):
             for backend in backends.values():
                 backend.probe()
-        answers = execute(todo, backends, store, progress=progress, budget=budget, stop=stop)
+        answered = execute(todo, backends, store, progress=progress, budget=budget, stop=stop)
     finally:
         for backend in backends.values():
             backend.close()
     judged = [
         judge(d, q.case, q.judged_by)
-        for q, d in zip(todo.questions, decide(todo, answers, seed=program.seed), strict=True)
+        for q, d in zip(
+            todo.questions, decide(todo, answered.answers, seed=program.seed), strict=True
+        )
     ]
     from align_dsl.engine.account import account
 
-    outcome = account(record, todo, judged, answers, known, stop, loaded.cases)
-    store.finish(outcome.record, judged)
-    return Outcome(outcome.record, outcome.spent, {n: b.note for n, b in backends.items()})
+    outcome = account(record, todo, judged, answered, stop, loaded.cases)
+    finished = store.finish(outcome.record, judged, replace=retry_failed)
+    return Outcome(finished, outcome.spent, {n: b.note for n, b in backends.items()})
 
 
 def run_id(

@@ -12,6 +12,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -23,10 +24,12 @@ MEASURED = {
 }
 
 
-def cpu_seconds(command: list[str]) -> float:
-    child = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def cpu_seconds(command: list[str], bytecode: str) -> float:
+    """With bytecode kept, as where align-dsl is installed, whatever this shell has set."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPYCACHEPREFIX"] = bytecode
+    quiet = subprocess.DEVNULL
+    child = subprocess.Popen(command, cwd=ROOT, env=env, stdout=quiet, stderr=quiet)
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it
     if child.returncode:
@@ -38,11 +41,12 @@ def medians(runs: int) -> dict[str, float]:
     """Each command `runs` times, in turn, so that a slow minute hits all of them alike."""
     commands = {"import pydantic": YARDSTICK, **{n: c for n, (c, _) in MEASURED.items()}}
     seen: dict[str, list[float]] = {name: [] for name in commands}
-    for command in commands.values():  # once unmeasured: bytecode and file caches
-        cpu_seconds(command)
-    for _ in range(runs):
-        for name, command in commands.items():
-            seen[name].append(cpu_seconds(command))
+    with tempfile.TemporaryDirectory() as bytecode:
+        for command in commands.values():  # once unmeasured: bytecode and file caches
+            cpu_seconds(command, bytecode)
+        for _ in range(runs):
+            for name, command in commands.items():
+                seen[name].append(cpu_seconds(command, bytecode))
     return {name: statistics.median(values) for name, values in seen.items()}
 
 

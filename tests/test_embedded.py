@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from itertools import pairwise, permutations
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -308,10 +309,24 @@ with dspy.context(lm=made.lm, adapter=made):
 def test_every_process_says_the_same(backend: Any) -> None:
     out = []
     for seed in ("0", "4711"):
-        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.getcwd()}
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[1])}
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True
         )
         out.append(done.stdout.strip())
     here = f"{backend.fingerprint()} {sorted(rated(ASKED, EXEMPLARS).items())!r}"
     assert out == [here, here]
+
+
+def test_optimizers_that_choose_exemplars_work_and_those_that_write_prompts_are_refused() -> None:
+    cases = [
+        dspy.Example(scenario=e.scenario, attribute=KIND).with_inputs("scenario", "attribute")
+        for e in EXEMPLARS
+    ]
+    settings = {"metric": lambda *_: True, "max_bootstrapped_demos": 2}
+    chosen = dspy.BootstrapFewShot(**settings).compile(rate_together(), trainset=cases)
+    assert len(chosen.rate.demos) == 3
+    with pytest.raises(BackendError, match="not write `proposed_instruction`"):
+        dspy.COPRO(metric=lambda *_: 1.0, breadth=2, depth=1).compile(
+            rate_together(), trainset=cases, eval_kwargs={"num_threads": 1}
+        )

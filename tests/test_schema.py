@@ -137,8 +137,7 @@ def accepted(kind: str, data: Any) -> bool:
     try:
         read(KINDS[kind], parse(json.dumps(data, ensure_ascii=False)))
     except CompileError as error:
-        assert all(d.message and d.span.line for d in error.diagnostics)
-        return False
+        return not error.diagnostics
     return True
 
 

@@ -8,12 +8,15 @@ Each line is one answer; the first that matches is given. What a line leaves out
 {"raw": "anything at all", "finish": "length"}
 {"fail": "timeout", "message": "..."}
 
+`"seconds": 0.2` makes an answer take its time.
+
 Answers are written out as JSON and read back as strictly as those of a model.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +43,7 @@ class Line(BaseModel):
     finish: str = "stop"
     fail: str | None = None
     message: str = ""
+    seconds: float = 0.0
 
 
 class scripted(dspy.Adapter):  # type: ignore[misc]  # noqa: N801
@@ -96,6 +100,7 @@ class scripted(dspy.Adapter):  # type: ignore[misc]  # noqa: N801
         line = self._find(inputs)
         if line is None:
             raise NoAnswer(Failure(status="refused", message="no scripted answer matches"))
+        time.sleep(line.seconds)
         if line.fail is not None:
             raise NoAnswer(
                 Failure.model_validate({"status": line.fail, "message": line.message or line.fail})

@@ -25,6 +25,7 @@ COMMANDS = {
     "runs": "List what has been run, show one run, or remove some.",
     "compare": "Compare deciders on the very same cases.",
     "export": "Write out a run as csv, jsonl, json or for align-system.",
+    "report": "Write a run as one HTML page, to read, print or send.",
     "schema": "Print the JSON Schema of a kind of file, for editors.",
     "completion": "Print the completion script of a shell.",
 }

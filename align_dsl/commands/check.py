@@ -23,8 +23,8 @@ def command(paths: tuple[Path, ...], form: str, strict: bool) -> None:
     """
     found = check(paths)
     diagnostics = sorted(set(found.diagnostics))
-    if form == "json":
-        click.echo(json.dumps([_plain(d) for d in diagnostics], indent=2, ensure_ascii=False))
+    if form == "json":  # in ASCII, so that nothing in it can act on a terminal
+        click.echo(json.dumps([_plain(d) for d in diagnostics], indent=2))
     elif form == "github":
         for d in diagnostics:
             click.echo(_annotation(d))

@@ -27,6 +27,12 @@ class Offer:
 
     run: Recorded
     pairs: tuple[tuple[str, str], ...]
+    named: bool
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is this one decider that is meant, whatever the others are called."""
+        return self.named and len(self.pairs) == 1
 
 
 @click.command
@@ -80,29 +86,42 @@ def _offer(store: Store, argument: str) -> Offer:
         known = {m for d, m in pairs if d == decider}
         raise PlanError(visible(f"{wanted} is not in {name}; {nearest(model, known)}"))
     kept = (p for p in pairs if decider in ("", p[0]) and model in ("", p[1]))
-    return Offer(run, tuple(kept))
+    return Offer(run, tuple(kept), named=bool(decider))
 
 
 def _families(
     offers: Sequence[Offer], arguments: Sequence[str]
 ) -> Iterator[list[tuple[Recorded, str, str]]]:
     """The columns to compare with each other: one of each argument."""
-    wide = [offer.pairs for offer in offers if len(offer.pairs) > 1]
-    if not wide:
-        yield [(o.run, *o.pairs[0]) for o in offers]
-        return
-    # By the decider alone, so that models can be compared, unless one stands on several models.
-    by_model = any(len({d for d, _ in pairs}) < len(pairs) for pairs in wide)
-    tables = [{(d, m) if by_model else (d, ""): (d, m) for d, m in pairs} for pairs in wide]
-    shared = [key for key in tables[0] if all(key in table for table in tables)]
-    if not shared:
-        said = visible(" and ".join(arguments))
-        raise PlanError(f"{said} have no decider in common; name them: RUN:DECIDER RUN:DECIDER")
-    for key in shared:
-        rest = iter(tables)
-        family = [(o.run, *(next(rest)[key] if len(o.pairs) > 1 else o.pairs[0])) for o in offers]
+    if all(len(offer.pairs) == 1 for offer in offers):
+        families = [[(o.run, *o.pairs[0]) for o in offers]]
+    else:
+        families = _namesakes(offers)
+        if not families:
+            said = visible(" and ".join(arguments))
+            raise PlanError(f"{said} have no decider in common; name them: RUN:DECIDER RUN:DECIDER")
+    for family in families:
         if len({(run.record.id, d, m) for run, d, m in family}) == len(family):
             yield family  # nothing is compared with itself
+
+
+def _namesakes(offers: Sequence[Offer]) -> list[list[tuple[Recorded, str, str]]]:
+    open_ones = [offer.pairs for offer in offers if not offer.fixed]
+    # By the decider alone, so that models can be compared, unless one stands on several models.
+    by_model = any(len({d for d, _ in pairs}) < len(pairs) for pairs in open_ones)
+    tables = [{(d, m) if by_model else (d, ""): (d, m) for d, m in o.pairs} for o in offers]
+    shared = [
+        key
+        for key in tables[next(i for i, o in enumerate(offers) if not o.fixed)]
+        if all(o.fixed or key in table for o, table in zip(offers, tables, strict=True))
+    ]
+    return [
+        [
+            (o.run, *(o.pairs[0] if o.fixed else table[key]))
+            for o, table in zip(offers, tables, strict=True)
+        ]
+        for key in shared
+    ]
 
 
 def _column(store: Store, run: Recorded, decider: str, model: str) -> Column:

@@ -78,7 +78,7 @@ def _interruptible(stop: Stop) -> Iterator[None]:
     """The first Ctrl-C ends the run and saves; the second ends the process."""
 
     def interrupt(number: int, frame: object) -> None:
-        if stop:
+        if stop.asked:
             import os
 
             os._exit(128 + number)

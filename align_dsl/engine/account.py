@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from align_dsl.engine.execute import Stop
+from align_dsl.engine.execute import Answered, Stop
 from align_dsl.engine.plan import Plan
 from align_dsl.records.record import Answer, Cost, Judgement, RunRecord
 from align_dsl.records.results import results
@@ -24,14 +24,15 @@ def account(
     record: RunRecord,
     plan: Plan,
     judged: Sequence[Judgement],
-    answers: Mapping[str, Answer],
-    known: Mapping[str, Answer],
+    answered: Answered,
     stop: Stop,
     cases: Sequence[Case],
 ) -> Account:
-    """`known` holds the answers that were there before; `spent` leaves them out."""
-    status: Literal["ok", "interrupted"] = "interrupted" if stop else "ok"
-    fresh = [a for key, a in answers.items() if key not in known]
+    """`spent` is the cost of this execution alone; the record's is that of all its answers."""
+    status: Literal["ok", "interrupted"] = "interrupted" if stop.asked else "ok"
+    answers = answered.answers
+    fresh = [a for key, a in answers.items() if key in answered.asked]
+    known = sum(1 for key in plan.model_jobs if key in answers and key not in answered.asked)
     shown = [j for j in judged if not j.control]
     rows = results(
         shown,
@@ -49,7 +50,7 @@ def account(
                 "cost": _cost(answers.values(), 0),
             }
         ),
-        _cost(fresh, len(known)),
+        _cost(fresh, known),
     )
 
 

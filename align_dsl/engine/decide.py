@@ -14,7 +14,7 @@ from align_dsl.engine.lower import decode
 from align_dsl.engine.plan import Plan, Question
 from align_dsl.records.record import Answer
 from align_dsl.registry import ALIGNERS
-from align_dsl.types import Decision, Failure, Rating, Scenario, Status, Target, Vote, digest
+from align_dsl.types import Decision, Failure, Rating, Status, Vote, digest
 
 
 def decide(
@@ -60,17 +60,20 @@ def decide_one(
         return Decision(status="invalid", weights=weights, **common)
     best = [c.id for c in question.case.scenario.choices if weights[c.id] >= most - 1e-12]
     status: Status = "ok" if len(best) == 1 else "tied"
-    choice = (
-        best[0] if len(best) == 1 else _draw(question.case.scenario, question.target, best, seed)
-    )
+    choice = best[0] if len(best) == 1 else _draw(question, best, seed)
     return Decision(status=status, choice=choice, weights=weights, **common)
 
 
-def _draw(scenario: Scenario, target: Target, best: list[str], seed: int) -> str:
-    """One of several equally good choices; the question itself is the seed, so reruns agree."""
+def _draw(question: Question, best: list[str], seed: int) -> str:
+    """One of several equally good choices.
+
+    The scenario's content is the seed, so reruns agree; the target is no part of it, so a decider
+    without any opinion does not seem to have one on targets.
+    """
+    scenario = question.case.scenario
     texts = {c.id: c.text for c in scenario.choices}
-    stands = [seed, scenario.content(), sorted(target.values.items())]
-    return random.Random(digest(repr(stands))).choice(sorted(best, key=lambda c: (texts[c], c)))
+    dice = random.Random(digest(repr([seed, question.decider.name, scenario.content()])))
+    return dice.choice(sorted(best, key=lambda c: (texts[c], c)))
 
 
 class _Gathered:

@@ -64,8 +64,17 @@ class Stop:
         self.reason = self.reason or reason
         self.event.set()
 
-    def __bool__(self) -> bool:
+    @property
+    def asked(self) -> bool:
         return self.event.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """All answers of a plan, and which of them this very execution asked for."""
+
+    answers: dict[str, Answer]
+    asked: frozenset[str]
 
 
 def execute(
@@ -76,12 +85,14 @@ def execute(
     progress: Progress | None = None,
     budget: int | None = None,
     stop: Stop | None = None,
-) -> dict[str, Answer]:
+) -> Answered:
     """Every answer of the plan that could be had. `budget` bounds the calls of this execution.
 
     Sets `stop` with the reason "budget" where the budget ends it.
     """
-    work = _Work(plan, backends, store, progress or Quiet(), budget, stop or Stop())
+    work = _Work(
+        plan, backends, store, progress or Quiet(), budget, stop if stop is not None else Stop()
+    )
     return work.run()
 
 
@@ -99,17 +110,18 @@ class _Work:
         self.progress, self.budget, self.stop = progress, budget, stop
         self.owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.answers: dict[str, Answer] = {}
+        self.asked: set[str] = set()
         self.calls = 0
         self.renewed = time.monotonic()
 
-    def run(self) -> dict[str, Answer]:
+    def run(self) -> Answered:
         wanted = self.plan.model_jobs
         self.answers = self.store.known(wanted)
         self.inputs = Inputs(self.plan, self.answers)
         todo = [k for k in wanted if k not in self.answers]
         self.progress.begin(len(wanted), len(wanted) - len(todo))
         try:
-            while todo and not self.stop:
+            while todo and not self.stop.asked:
                 ready = [k for k in todo if self._is_ready(k)]
                 if not ready:
                     self._lost(todo)
@@ -119,7 +131,7 @@ class _Work:
         finally:
             self.store.release(self.owner)
         self._answer_plainly()
-        return self.answers
+        return Answered(self.answers, frozenset(self.asked))
 
     def _answer_plainly(self) -> None:
         """What decisions take from steps without a model: computed anew, never stored."""
@@ -156,9 +168,9 @@ class _Work:
             elsewhere += theirs
             if mine:
                 self._ask_batch(mine)
-            if self.stop:
+            if self.stop.asked:
                 return
-        while elsewhere and not self.stop:
+        while elsewhere and not self.stop.asked:
             self._keep(self.store.known(elsewhere).values(), fresh=False)
             elsewhere = [k for k in elsewhere if k not in self.answers]
             if elsewhere:
@@ -186,11 +198,12 @@ class _Work:
             if self._may_not_ask():
                 break
             done.append(self._ask(key))
+            self.calls += done[-1].calls
             if len(done) >= BATCH:
                 self._keep(done)
                 done = []
         self._keep(done)
-        if pooled and not self.stop:
+        if pooled and not self.stop.asked:
             self._ask_pooled(pooled)
 
     def _ask_pooled(self, keys: list[str]) -> None:
@@ -211,7 +224,9 @@ class _Work:
                 if not running:
                     break
                 done, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                self._keep([f.result() for f in done])
+                answers = [f.result() for f in done]
+                self.calls += sum(a.calls for a in answers)
+                self._keep(answers)
                 self._renew()
 
     def _may_not_ask(self, running: int = 0) -> bool:
@@ -219,7 +234,7 @@ class _Work:
             if not running:
                 self.stop.now("budget")
             return True
-        return bool(self.stop)
+        return self.stop.asked
 
     def _backend(self, key: str) -> Backend:
         return self.backends[self.plan.jobs[key].model.name]
@@ -232,9 +247,9 @@ class _Work:
         answers = list(answers)
         if fresh and answers:
             self.store.put(answers)
+            self.asked.update(a.key for a in answers)
         for answer in answers:
             self.answers[answer.key] = answer
-            self.calls += answer.calls if fresh else 0
             self.progress.answered(answer)
         self._renew()
 

@@ -50,6 +50,10 @@ def _labels_exist(checked: Checked, decided: Sequence[Case], found: Findings, na
     if not missing:
         return
     names = ", ".join(f"`{n}`" for n in missing[:6]) + (" and more" if len(missing) > 6 else "")
+    if narrow and labelled & set(asked):
+        said = f"no case is labelled on {names}: what asks for it is left aside"
+        found.warn(data_span(checked), said, "silence this with `--set targets.of=[...]`")
+        return
     said = (
         f"no case is labelled on {names}, so the metric {program.metrics[0]} has nothing to score"
     )

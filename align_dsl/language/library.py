@@ -18,7 +18,7 @@ from align_dsl.registry import ALGORITHMS, ALIGNERS, BACKENDS, DATASETS, DECIDER
 
 
 def shipped_folder() -> Path:
-    """Where attributes/ and programs/ lie: inside the wheel, or beside the package in a checkout."""
+    """Where attributes/ and programs/ lie: in the wheel, or beside the package in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "_library"
     return inside if inside.is_dir() else package.parent

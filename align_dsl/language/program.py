@@ -88,7 +88,7 @@ class Data(Value):
 
 
 class Model(Value):
-    """A model and how to talk to it. `backend` is a door's name; `address` means something to it."""
+    """A model and how to talk to it. `backend` names a door; `address` means something to it."""
 
     name: str
     backend: str

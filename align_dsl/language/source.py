@@ -24,11 +24,12 @@ Path = tuple[str | int, ...]
 MAX_BYTES = 1_000_000  # a program is written by hand; data belongs into JSONL
 MAX_DEPTH = 32
 MAX_NODES = 50_000
+MAX_WRONG = 100  # whoever has made more mistakes than that has made one
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_INT = re.compile(r"[-+]?[0-9]+")
-_OTHER_INT = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_ENDLESS = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
@@ -224,6 +225,8 @@ class _Builder:
 
     def say(self, span: Span, message: str, hint: str = "") -> None:
         self.wrong.append(Diagnostic(span, message, hint))
+        if len(self.wrong) >= MAX_WRONG:
+            raise _Enough
 
     def span(self, event: yaml.Event) -> Span:
         start: Any = event.start_mark
@@ -328,21 +331,23 @@ class _Builder:
         text: str = event.value
         if text in _WORDS:
             return _WORDS[text]
-        if text in (".inf", "-.inf", "+.inf", ".nan", ".Inf", ".NaN", ".INF", ".NAN"):
+        if _ENDLESS.fullmatch(text):
             self.say(self.span(event), f"`{text}` is not a usable number", "write a finite number")
             return None
+        whole = _INT.fullmatch(text) is not None
         number: float
-        if _OTHER_INT.fullmatch(text) and len(text) < 20:
-            return int(text, 0)
-        if not _FLOAT.fullmatch(text):
+        if whole:
+            number = int(text, 0 if text[1:2] in ("o", "x") else 10) if len(text) < 40 else math.inf
+        elif _FLOAT.fullmatch(text):
+            number = float(text)
+        else:
             return text
-        number = float(text)
-        if not math.isfinite(number) or (_INT.fullmatch(text) and abs(number) > 2**53):
+        if not math.isfinite(number) or (whole and abs(number) > 2**53):
             hint = 'quote it if it is text: "..."'
             self.say(self.span(event), "this number is too large to be kept exactly", hint)
             return None
         # 3.0 and 3 are one number, as in JSON; so the JSON schema and this loader agree
-        return int(number) if number.is_integer() and abs(number) < 2**53 else number
+        return int(number) if float(number).is_integer() and abs(number) <= 2**53 else number
 
 
 @dataclass(slots=True)

@@ -23,7 +23,8 @@ FIELDS = (
 )
 
 _FIELD = re.compile(r"\{([a-z_]+)\}")
-_LOOKS_LIKE = re.compile(r"\{([^{}\s\"',:]*[A-Za-z0-9_.\[\]!]+[^{}\s\"',:]*)\}")
+_LOOKS_LIKE = re.compile(r"\{([^{}\s\"',:]+)\}")
+_SAYS_SOMETHING = re.compile(r"[A-Za-z0-9_.\[\]!]")
 
 
 def fill(text: str, fields: Mapping[str, str]) -> str:
@@ -37,7 +38,7 @@ def fill(text: str, fields: Mapping[str, str]) -> str:
 
 def fields_in(text: str) -> tuple[str, ...]:
     """Everything in a prompt that looks like a field, known or not."""
-    return tuple(m.group(1) for m in _LOOKS_LIKE.finditer(text))
+    return tuple(name for name in _LOOKS_LIKE.findall(text) if _SAYS_SOMETHING.search(name))
 
 
 def stance(value: float) -> str:

@@ -73,14 +73,18 @@ def judgement(
     )
 
 
-def result(decider: str = "regression", value: float | None = 0.8, model: str = "embedded") -> Result:
+def result(
+    decider: str = "regression", value: float | None = 0.8, model: str = "embedded"
+) -> Result:
     return Result(
         decider=decider, model=model, target="both", attribute="desert", metric="accuracy",
         value=value, low=0.7, high=0.9, n=10, left_out=0, failed=0, chance=0.5,
     )  # fmt: skip
 
 
-def record(id: str = "mta-0123456789", created: str = "2025-01-02T03:04:05+00:00", **said) -> RunRecord:
+def record(
+    id: str = "mta-0123456789", created: str = "2025-01-02T03:04:05+00:00", **said
+) -> RunRecord:
     given = {
         "program": "mta", "program_digest": "d1", "source": "programs/mta.yaml", "status": "ok",
         "seed": 0, "models": {"embedded": "embedded@1"}, "deciders": ("regression",),
@@ -117,5 +121,5 @@ if __name__ == "__main__":
     path.unlink(missing_ok=True)
     with Store.open(path) as store:
         store.put(V1_ANSWERS)
-        store.claim(["k3"], "nobody", 60)
+        store.claim(["k3"], "nobody", 0)
         keep(store, V1_RUN)
