@@ -69,6 +69,19 @@ def test_the_right_choice_is_not_always_in_one_place(starter: Path) -> None:
     assert sum(first) == len(first) / 2
 
 
+def test_it_runs(starter: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "align_dsl", "run", "programs/triage.yaml", "--json"],
+        cwd=starter,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["event"], last["status"]) == ("done", "ok")
+    assert {r["value"] for r in last["results"] if r["decider"] == "oracle"} == {1.0}
+
+
 @pytest.mark.parametrize("file", ["programs/triage", "attributes/values", "deciders/my_regression"])
 def test_the_editor_finds_a_schema_that_accepts_the_file(starter: Path, file: str) -> None:
     path = starter / f"{file}.yaml"

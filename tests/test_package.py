@@ -82,6 +82,6 @@ def test_a_program_of_ones_own_uses_it_by_name(installed: Path, tmp_path: Path) 
 
 
 def test_a_starter_project_checks(installed: Path, tmp_path: Path) -> None:
-    command = [installed / "align-dsl", "init", "new"]
+    command = [str(installed / "align-dsl"), "init", "new"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert run([installed / "align-dsl", "check", "new"], tmp_path) == ""

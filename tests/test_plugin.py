@@ -90,6 +90,28 @@ def test_a_program_may_use_all_of_it(project: Path, installed: Path) -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+def test_a_run_uses_all_of_it(project: Path, installed: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "align_dsl", "run", "outside.yaml", "--json"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    value = {
+        (r["decider"], r["target"]): r["value"] for r in last["results"] if r["metric"] == "decided"
+    }
+    assert set(value.values()) == {1.0}
+    right = {
+        (r["decider"], r["target"]): r["value"]
+        for r in last["results"]
+        if r["metric"] == "accuracy" and r["decider"] == "theirs"
+    }
+    assert set(right.values()) == {1.0}  # the longer choice is the higher one, in the one case
+
+
 def test_checking_runs_no_code_of_a_plugin_but_the_reader_of_its_data(
     project: Path, installed: Path
 ) -> None:

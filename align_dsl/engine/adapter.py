@@ -1,15 +1,18 @@
 """A DSPy adapter that asks once, holds the server to a schema, and reads the answer strictly.
 
 It keeps what stock DSPy rebuilds for each call (schema and task text), never falls back to another
-format, and never repairs an answer. One retry with the mistake shown to the model is made when the
-model's `retries` allow it; it is counted. What cannot be read is raised as `NoAnswer`.
+format, and never repairs an answer. A job may send `retries` requests more than its first: the same
+again where the server gave no answer, and once with the mistake shown to the model where the answer
+cannot be used. Each is counted. What cannot be had or read is raised as `NoAnswer`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from random import uniform
 from typing import Any
 
 import dspy
@@ -25,6 +28,7 @@ KINDS: dict[Any, Kind] = {
     LabelledNumbers: "numbers",
     ScaleNumber: "number",
 }
+SHOWN_AGAIN = 4000  # characters of a wrong answer that the model is shown when asked again
 
 
 class NoAnswer(Exception):
@@ -33,6 +37,20 @@ class NoAnswer(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+
+
+class NotNow(Exception):
+    """No reply, or one that says to come back later. Carries the failure should it stay so."""
+
+    def __init__(self, failure: Failure, wait: float | None = None) -> None:
+        super().__init__(failure.message)
+        self.failure, self.wait = failure, wait
+
+    def pause(self, times: int) -> float:
+        """Seconds to wait before asking again: what the server said, else longer each time."""
+        if self.wait is not None:
+            return self.wait
+        return min(8.0, 0.5 * 2**times) * uniform(0.7, 1.3)  # or all would come back at once
 
 
 @dataclass(slots=True)
@@ -46,19 +64,26 @@ class Trail:
     completion_tokens: int = 0
     raw: str = ""
     constrained: str = ""
-    failure: Failure | None = None
     asked: list[tuple[list[Message], dict[str, Any]]] = field(default_factory=list)
 
 
 TRAIL: ContextVar[Trail | None] = ContextVar("align_dsl_trail", default=None)
 
 
-class TypedAdapter(dspy.Adapter):  # type: ignore[misc]
-    """Typed inputs in, typed outputs out. `ask_again` allows the one visible retry."""
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a model said, and whether it had said all."""
 
-    def __init__(self, ask_again: bool = True) -> None:
+    text: str
+    cut_off: bool = False
+
+
+class TypedAdapter(dspy.Adapter):  # type: ignore[misc]
+    """Typed inputs in, typed outputs out. `retries` bounds what a job may send after its first."""
+
+    def __init__(self, retries: int = 1) -> None:
         super().__init__()
-        self.ask_again = ask_again
+        self.retries = retries
 
     def __call__(
         self,
@@ -70,39 +95,22 @@ class TypedAdapter(dspy.Adapter):  # type: ignore[misc]
     ) -> list[dict[str, Any]]:
         shape = shape_of(signature, inputs)
         said = messages(signature.instructions, shape, inputs, demos)
-        trail = TRAIL.get() or Trail()
-        try:
-            return [self._ask(lm, shape, said, trail)]
-        except Invalid as wrong:
-            failure = Failure(status="invalid", message=str(wrong), raw=trail.raw)
-            if not self.ask_again:
-                raise NoAnswer(failure) from None
-            trail.retries += 1
-            again: list[Message] = [
-                *said,
-                {"role": "assistant", "content": trail.raw[:4000]},
-                {"role": "user", "content": f"That cannot be used: {wrong}. Answer again."},
-            ]
+        asker = _Asker(lm, lm_kwargs, shape, TRAIL.get() or Trail())
+        shown_mistake = False
+        for left in range(self.retries, -1, -1):
             try:
-                return [self._ask(lm, shape, again, trail)]
-            except Invalid as still:
-                failure = Failure(status="invalid", message=str(still), raw=trail.raw)
-                raise NoAnswer(failure) from None
-
-    def _ask(self, lm: Any, shape: Shape, said: list[Message], trail: Trail) -> dict[str, Any]:
-        trail.asked.append((said, schema(shape)))
-        try:
-            response = lm(request(lm.model, shape, said, trail.seed))
-        except Exception as error:
-            if trail.failure is not None:  # DSPy wraps what an engine raises
-                raise NoAnswer(trail.failure) from None
-            raise error
-        text = response.message.text or ""
-        trail.raw = text
-        if response.finish_reason == "length":
-            said_ = "the answer was cut off at the token limit"
-            raise NoAnswer(Failure(status="truncated", message=said_, raw=text))
-        return parse(shape, text)
+                return [asker.ask(said)]
+            except NotNow as not_now:
+                if not left:
+                    raise NoAnswer(not_now.failure) from None
+                time.sleep(not_now.pause(self.retries - left))
+            except Invalid as wrong:
+                if shown_mistake or not left:
+                    raise NoAnswer(asker.invalid(wrong)) from None
+                shown_mistake = True
+                said = [*said, *_again(asker.trail.raw, wrong)]
+            asker.trail.retries += 1
+        raise AssertionError("the last try answers or raises")
 
     def format(
         self, signature: Any, demos: Sequence[Mapping[str, Any]], inputs: dict[str, Any]
@@ -111,7 +119,59 @@ class TypedAdapter(dspy.Adapter):  # type: ignore[misc]
         return list(messages(signature.instructions, shape_of(signature, inputs), inputs, demos))
 
 
-def request(model: str, shape: Shape, said: list[Message], seed: int | None) -> Any:
+@dataclass(slots=True)
+class _Asker:
+    """Asks one LM for answers of one shape."""
+
+    lm: Any
+    lm_kwargs: dict[str, Any]
+    shape: Shape
+    trail: Trail
+
+    def ask(self, said: list[Message]) -> dict[str, Any]:
+        self.trail.asked.append((said, schema(self.shape)))
+        heard = self._heard(said)
+        self.trail.raw = heard.text
+        if heard.cut_off:
+            message = "the answer was cut off at the token limit"
+            raise NoAnswer(Failure(status="truncated", message=message, raw=heard.text))
+        return parse(self.shape, heard.text)
+
+    def _heard(self, said: list[Message]) -> Said:
+        wished = {**getattr(self.lm, "kwargs", {}), **self.lm_kwargs}
+        temperature = wished.get("temperature")
+        # an engine of ours is asked as it is: all that DSPy's LM adds costs half of the whole
+        if ask := getattr(getattr(self.lm, "engine", None), "ask", None):
+            heard: Said = ask(said, self.shape, self.trail, temperature)
+            return heard
+        self.trail.calls += 1
+        try:
+            response = self.lm(
+                request(self.lm.model, self.shape, said, self.trail.seed, temperature)
+            )
+        except dspy.LMError as error:
+            raise NoAnswer(Failure(status="refused", message=str(error)[:300])) from None
+        return Said(response.message.text or "", response.finish_reason == "length")
+
+    def invalid(self, wrong: Invalid) -> Failure:
+        return Failure(status="invalid", message=str(wrong), raw=self.trail.raw)
+
+
+def _again(raw: str, wrong: Invalid) -> list[Message]:
+    return [
+        {"role": "assistant", "content": raw[:SHOWN_AGAIN]},
+        {"role": "user", "content": f"That answer cannot be used: {wrong}. Answer again."},
+    ]
+
+
+def request(
+    model: str,
+    shape: Shape,
+    said: list[Message],
+    seed: int | None,
+    temperature: float | None = None,
+) -> Any:
+    """The same question for an LM that is not ours."""
     first, *rest = said
     return Request(
         model=model,
@@ -121,6 +181,7 @@ def request(model: str, shape: Shape, said: list[Message], seed: int | None) -> 
         ),
         config=Config(
             seed=seed,
+            temperature=temperature,
             response_format={
                 "type": "json_schema",
                 "name": "answer",
