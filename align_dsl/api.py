@@ -274,8 +274,8 @@ class Decider:
 
         todo = self._plan(scenario, choices, target, model)
         used, backend = self._compiled._model(self.ir, model)
-        answers = execute(todo, {used.name: backend}, self._answers)
-        return decide_one(todo.questions[0], answers, seed=self._compiled.program.seed)
+        answered = execute(todo, {used.name: backend}, self._answers)
+        return decide_one(todo.questions[0], answered.answers, seed=self._compiled.program.seed)
 
     @cached_property
     def module(self) -> DeciderModule:
@@ -456,7 +456,7 @@ class Run:
                 r.attribute,
                 r.target,
                 percent(r.value) if r.metric == "accuracy" else f"{r.metric} {r.value}",
-                f"{percent(r.low)} – {percent(r.high)}" if r.low is not None else "–",
+                f"{percent(r.low)} to {percent(r.high)}" if r.low is not None else "",
                 percent(r.chance),
                 *map(str, (r.n, r.left_out, r.failed)),
             ]

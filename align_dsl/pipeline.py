@@ -305,12 +305,11 @@ def run(
             targets=program.targets,
             jobs=len(todo.model_jobs),
         )
-        store.start(record, program.model_dump(mode="json"), loaded.cases)
-        started(record, todo)
-        known = store.known(todo.model_jobs)
-        if len(known) < len(todo.model_jobs):
+        if len(store.known(todo.model_jobs)) < len(todo.model_jobs):
             for backend in backends.values():
                 backend.probe()
+        store.start(record, program.model_dump(mode="json"), loaded.cases)
+        started(record, todo)
         answered = execute(todo, backends, store, progress=progress, budget=budget, stop=stop)
     finally:
         for backend in backends.values():
@@ -320,10 +319,11 @@ def run(
         for q, d in zip(
             todo.questions, decide(todo, answered.answers, seed=program.seed), strict=True
         )
+        if not answered.lacks(q)
     ]
     from align_dsl.engine.account import account
 
-    outcome = account(record, todo, judged, answered, stop, loaded.cases)
+    outcome = account(record, todo, judged, answered, stop, loaded.cases, program.metrics)
     finished = store.finish(outcome.record, judged, replace=retry_failed)
     return Outcome(finished, outcome.spent, {n: b.note for n, b in backends.items()})
 

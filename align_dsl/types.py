@@ -199,6 +199,18 @@ class ScaleNumber(float):
         return handler(float)
 
 
+class ScaleWeights(dict[float, float]):
+    """How probable a model finds each number of the attribute's scale; adds up to 1."""
+
+    @property
+    def mean(self) -> float:
+        return sum(number * weight for number, weight in self.items())
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        return handler(dict[float, float])
+
+
 Status = Literal["ok", "invalid", "truncated", "refused", "timeout", "unreachable", "tied"]
 """How a decision came out. `tied` is `ok` with several equally good choices and a seeded pick."""
 

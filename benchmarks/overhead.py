@@ -206,8 +206,8 @@ def ours(url: str, in_flight: int) -> Round:
         todo = plan_run(loaded, backends)
         begun = time.process_time()
         with Store.open(here / "align.db") as store:
-            answers = execute(todo, backends, store)
-            decided = list(decide(todo, answers, seed=0))
+            answered = execute(todo, backends, store)
+            decided = list(decide(todo, answered.answers, seed=0))
         assert {d.status for d in decided} == {"ok"}, decided[0]
         assert len(decided) == n
         many.spent = time.process_time() - begun  # type: ignore[attr-defined]

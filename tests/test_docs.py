@@ -176,7 +176,8 @@ def test_the_commands_of_the_readme_are_those_of_ci() -> None:
 
 def test_every_command_is_listed_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert re.findall(r"^\| `align-dsl (\w+)", readme, re.MULTILINE) == list(COMMANDS)
+    listed = re.findall(r"^\| `align-dsl (\w+)", readme, re.MULTILINE)
+    assert sorted(listed) == sorted(COMMANDS)
 
 
 def test_nothing_of_the_machine_it_was_written_on_is_kept() -> None:

@@ -208,7 +208,7 @@ def test_120_000_jobs_plan_in_linear_time(tmp_path: Path) -> None:
         )
         started = time.process_time()
         made = plan(loaded.program, many, targets, Pool())
-        assert made.asked == n * 2 * 2 * 20
+        assert made.asked == n * 2 * 20
         return time.process_time() - started
 
     spent(100)

@@ -90,7 +90,8 @@ def test_a_program_may_use_all_of_it(project: Path, installed: Path) -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
-def test_a_run_uses_all_of_it(project: Path, installed: Path) -> None:
+def run(project: Path, installed: Path) -> list[dict[str, Any]]:
+    """The rows of the table of a run."""
     done = subprocess.run(
         [sys.executable, "-m", "align_dsl", "run", "outside.yaml", "--json"],
         cwd=project,
@@ -99,17 +100,21 @@ def test_a_run_uses_all_of_it(project: Path, installed: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    last = json.loads(done.stdout.splitlines()[-1])
-    value = {
-        (r["decider"], r["target"]): r["value"] for r in last["results"] if r["metric"] == "decided"
-    }
-    assert set(value.values()) == {1.0}
-    right = {
-        (r["decider"], r["target"]): r["value"]
-        for r in last["results"]
-        if r["metric"] == "accuracy" and r["decider"] == "theirs"
-    }
-    assert set(right.values()) == {1.0}  # the longer choice is the higher one, in the one case
+    results: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])["results"]
+    return results
+
+
+def test_a_run_uses_all_of_it(project: Path, installed: Path) -> None:
+    results = [r for r in run(project, installed) if r["metric"] == "accuracy"]
+    assert {r["model"] for r in results} == {"parrot:hello"}
+    # the longer choice of the one case is the higher one
+    assert {r["value"] for r in results if r["decider"] == "theirs"} == {1.0}
+    assert {r["failed"] for r in results} == {0}
+
+
+def test_a_run_asks_its_metric(project: Path, installed: Path) -> None:
+    results = [r for r in run(project, installed) if r["metric"] == "decided"]
+    assert {r["value"] for r in results} == {1.0}
 
 
 def test_checking_runs_no_code_of_a_plugin_but_the_reader_of_its_data(

@@ -37,6 +37,20 @@ def ratings_demo(exemplar: Exemplar, attribute: Attribute) -> dict[str, Any]:
     }
 
 
+def weighing_demos(exemplar: Exemplar, attribute: Attribute) -> list[dict[str, Any]]:
+    shown = _labelled(exemplar, (attribute.name,))
+    scenario = _scenario(exemplar, shown)
+    return [
+        {
+            "scenario": scenario,
+            "attribute": attribute,
+            "rate": s.choice.id,
+            "rating": _number(s, attribute),
+        }
+        for s in shown
+    ]
+
+
 def rating_demos(exemplar: Exemplar, attribute: Attribute) -> list[dict[str, Any]]:
     return [
         {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import dspy
 
 from align_dsl.algorithms._demos import rating_demos
@@ -13,6 +15,7 @@ from align_dsl.types import (
     Rating,
     Ratings,
     ScaleNumber,
+    ScaleWeights,
     Scenario,
 )
 
@@ -26,6 +29,7 @@ A choice at the low end: {low}
 {anchors}
 Rate the choice from {lowest} to {highest}. Judge what it does and the ground it gives, not \
 whether you would do it. First say briefly why, then give the rating."""
+FIRST_WHY = " First say briefly why, then give the rating."
 
 
 class RateAlone(dspy.Signature):
@@ -38,12 +42,32 @@ class RateAlone(dspy.Signature):
     rating: ScaleNumber = dspy.OutputField()
 
 
-class rate_alone(dspy.Module):
-    """Rate one choice at a time on one attribute, reasoning before rating."""
+class WeighAlone(dspy.Signature):
+    """How probable each number of the scale is as the rating of one choice."""
 
-    def __init__(self, instructions: Prompt = INSTRUCTIONS) -> None:
+    scenario: Scenario = dspy.InputField()
+    attribute: Attribute = dspy.InputField()
+    choice: Choice = dspy.InputField()
+    rating: ScaleWeights = dspy.OutputField()
+
+
+class rate_alone(dspy.Module):
+    """Rate one choice at a time on one attribute, reasoning before rating.
+
+    With `rating: expected` nothing is reasoned: it is the mean of the numbers of the scale, each
+    as probable as the model finds it. `sampled` is `verbal`, said of a mean of several samples.
+    """
+
+    def __init__(
+        self,
+        instructions: Prompt = INSTRUCTIONS,
+        rating: Literal["verbal", "sampled", "expected"] = "verbal",
+    ) -> None:
         super().__init__()
-        self.rate = dspy.Predict(RateAlone.with_instructions(instructions))
+        self.expected = rating == "expected"
+        asked = WeighAlone if self.expected else RateAlone
+        said = instructions.replace(FIRST_WHY, "") if self.expected else instructions
+        self.rate = dspy.Predict(asked.with_instructions(said))
 
     def forward(
         self, scenario: Scenario, attribute: Attribute, choice: Choice, demos: Exemplars = ()
@@ -59,7 +83,7 @@ class rate_alone(dspy.Module):
             Rating(
                 choice=choice.id,
                 attribute=attribute.name,
-                value=attribute.scale.unit(said.rating),
-                why=said.because,
+                value=attribute.scale.unit(said.rating.mean if self.expected else said.rating),
+                why="" if self.expected else said.because,
             ),
         )

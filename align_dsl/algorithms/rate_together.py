@@ -6,9 +6,11 @@ regression of the AIES'25 paper.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import dspy
 
-from align_dsl.algorithms._demos import ratings_demo
+from align_dsl.algorithms._demos import ratings_demo, weighing_demos
 from align_dsl.types import (
     Attribute,
     Exemplars,
@@ -16,6 +18,7 @@ from align_dsl.types import (
     Prompt,
     Rating,
     Ratings,
+    ScaleWeights,
     Scenario,
 )
 
@@ -29,6 +32,7 @@ A choice at the low end: {low}
 {anchors}
 Rate every choice from {lowest} to {highest}. Judge what each choice does and the ground it gives, \
 not whether you would do it. First say briefly why, then give the ratings."""
+FIRST_WHY = " First say briefly why, then give the ratings."
 
 
 class RateTogether(dspy.Signature):
@@ -40,14 +44,37 @@ class RateTogether(dspy.Signature):
     ratings: LabelledNumbers = dspy.OutputField()
 
 
-class rate_together(dspy.Module):
-    """Rate all choices together on one attribute, reasoning before rating."""
+class WeighOneOfSeveral(dspy.Signature):
+    """How probable each number of the scale is as the rating of one choice among several."""
 
-    def __init__(self, instructions: Prompt = INSTRUCTIONS) -> None:
+    scenario: Scenario = dspy.InputField()
+    attribute: Attribute = dspy.InputField()
+    rate: str = dspy.InputField()
+    rating: ScaleWeights = dspy.OutputField()
+
+
+class rate_together(dspy.Module):
+    """Rate all choices together on one attribute, reasoning before rating.
+
+    With `rating: expected` nothing is reasoned, and each choice has a question of its own, beside
+    the others: it is the mean of the numbers of the scale, each as probable as the model finds it.
+    `sampled` is `verbal`, said of a mean of several samples.
+    """
+
+    def __init__(
+        self,
+        instructions: Prompt = INSTRUCTIONS,
+        rating: Literal["verbal", "sampled", "expected"] = "verbal",
+    ) -> None:
         super().__init__()
-        self.rate = dspy.Predict(RateTogether.with_instructions(instructions))
+        self.expected = rating == "expected"
+        asked = WeighOneOfSeveral if self.expected else RateTogether
+        said = instructions.replace(FIRST_WHY, "") if self.expected else instructions
+        self.rate = dspy.Predict(asked.with_instructions(said))
 
     def forward(self, scenario: Scenario, attribute: Attribute, demos: Exemplars = ()) -> Ratings:
+        if self.expected:
+            return self._weighed(scenario, attribute, demos)
         shown = [ratings_demo(e, attribute) for e in demos]
         said = self.rate(scenario=scenario, attribute=attribute, demos=[*self.rate.demos, *shown])
         return tuple(
@@ -59,3 +86,12 @@ class rate_together(dspy.Module):
             )
             for choice in scenario.choices
         )
+
+    def _weighed(self, scenario: Scenario, attribute: Attribute, demos: Exemplars) -> Ratings:
+        shown = [*self.rate.demos, *(d for e in demos for d in weighing_demos(e, attribute))]
+        ratings = []
+        for choice in scenario.choices:  # what differs stands last, so that servers can reuse
+            said = self.rate(scenario=scenario, attribute=attribute, rate=choice.id, demos=shown)
+            value = attribute.scale.unit(said.rating.mean)
+            ratings.append(Rating(choice=choice.id, attribute=attribute.name, value=value))
+        return tuple(ratings)

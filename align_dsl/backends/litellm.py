@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from functools import cached_property
 from typing import Any
@@ -23,6 +24,7 @@ class litellm:  # noqa: N801  (named as in YAML)
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        # 1 would mean: in the calling thread, unsaved for many answers; the engine keeps the bound
         self.concurrency = max(2, model.concurrency)
         self.engine = Engine(model)
 
@@ -32,12 +34,18 @@ class litellm:  # noqa: N801  (named as in YAML)
 
     @cached_property
     def adapter(self) -> Any:
-        return TypedAdapter(ask_again=self.model.retries > 0)
+        return TypedAdapter(self.model.retries)
 
     def fingerprint(self) -> str:
         return digest(f"{self.engine.endpoint} {self.model.address}")
 
     def probe(self) -> None:
+        key = self.model.key
+        if key and not os.environ.get(key):
+            raise BackendError(
+                f"the environment variable `{key}`, the key of the model `{self.model.name}`, is "
+                "not set\n  = set it, or leave `key:` out where the server wants none"
+            )
         if not self.engine.own_socket:
             return
         parts = urlsplit(self.engine.endpoint)

@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": "Compare deciders on the very same cases.",
     "export": "Write out a run as csv, jsonl, json or for align-system.",
     "report": "Write a run as one HTML page, to read, print or send.",
+    "compile": "Write a program as a Python module.",
     "schema": "Print the JSON Schema of a kind of file, for editors.",
     "completion": "Print the completion script of a shell.",
 }
@@ -81,7 +82,9 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except AlignError as error:
-        click.echo(_painted(str(error)), err=True)
+        said = str(error)
+        marked = said.startswith(("error:", "warning:"))
+        click.echo(_painted(said if marked else f"error: {said}"), err=True)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = 130

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import click
 
+from align_dsl.commands import _painted
 from align_dsl.commands.program import program_file
+from align_dsl.errors import render
 
 
 @click.command
@@ -23,10 +24,27 @@ def command(program: Path, output: Path | None) -> None:
 
     The module decides as the YAML does. It needs dspy and align-dsl when it runs.
     """
-    from align_dsl.pipeline import emit
+    from align_dsl import pipeline
+    from align_dsl.engine.emit import emit
 
-    text = emit(program_file(program))
+    file = program_file(program)
+    checked = pipeline.compile(file)
+    if checked.warnings:
+        click.echo(_painted(render(checked.warnings, dict(checked.texts))) + "\n", err=True)
+    text = emit(checked.program, file, _named(file))
     if output is None:
         click.echo(text, nl=False)
     else:
         output.write_text(text, encoding="utf-8")
+
+
+def _named(file: Path) -> str:
+    """How the module names its program: never with a path of this machine."""
+    from align_dsl.language.library import shipped_folder
+
+    if not file.is_absolute():
+        return file.as_posix()
+    for folder in (Path.cwd(), shipped_folder()):
+        if file.is_relative_to(folder):
+            return file.relative_to(folder).as_posix()
+    return file.name

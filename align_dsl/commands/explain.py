@@ -95,7 +95,7 @@ def _print_prompts(planned: Plan, loaded: Loaded, scenario: str | None) -> None:
 
     ids = [c.scenario.id for c in loaded.cases]
     if scenario is not None and scenario not in ids:
-        raise PlanError(f"error: no scenario named `{scenario}`\n  = {nearest(scenario, ids)}")
+        raise PlanError(f"no scenario named `{scenario}`\n  = {nearest(scenario, ids)}")
     for seen in preview(planned, scenario):
         click.echo(f"=== {visible(seen.decider)} · {seen.step} · job {seen.job.key}")
         if seen.missing:

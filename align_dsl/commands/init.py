@@ -27,16 +27,14 @@ def command(folder: Path, force: bool) -> None:
     taken = [name for name in files if (folder / name).exists() or (folder / name).is_symlink()]
     if taken and not force:
         listed = "".join(f"\n  {visible(str(folder / name))}" for name in taken)
-        raise PlanError(
-            f"error: these files are already there:{listed}\n = --force overwrites them"
-        )
+        raise PlanError(f"these files are already there:{listed}\n = --force overwrites them")
     for name, text in files.items():
         path = folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            said = f"error: cannot write {visible(str(path))}: {error.strerror}"
+            said = f"cannot write {visible(str(path))}: {error.strerror}"
             raise PlanError(said) from None
         click.echo(f"wrote {path}", err=True)
     click.echo(f"next:\n  align-dsl check {_quoted(folder)}")

@@ -22,7 +22,7 @@ def program_file(program: Path) -> Path:
         return Library.beside(Path("programs") / program).path("programs", program.name)
     except CompileError as error:
         first = error.diagnostics[0]
-        raise PlanError(f"error: {first.message}\n  = {first.hint}") from None
+        raise PlanError(f"{first.message}\n  = {first.hint}") from None
 
 
 _OPTIONS = (

@@ -98,7 +98,7 @@ def _leave(outcome: Outcome, stop: Stop, max_failures: int | None) -> None:
         resume = " ".join(["align-dsl", *sys.argv[1:]])
         click.echo(f"all answers so far are saved; to go on: {resume}", err=True)
         if stop.reason == "budget":
-            raise BudgetError("error: the budget is spent")
+            raise BudgetError("the budget is spent")
         raise SystemExit(143 if stop.reason == "terminated" else 130)
     failed = sum(n for k, n in outcome.record.counts.items() if k not in ("ok", "tied"))
     if max_failures is not None and failed > max_failures:

@@ -55,8 +55,10 @@ def _rows(file: Path, attributes: Mapping[str, Attribute]) -> Iterator[Case]:
 
 
 def _all_labels(row: Any) -> Iterator[float]:
-    for by in (row.get("label") or []) if isinstance(row, dict) else []:
-        yield from (v for v in (by or {}).values() if isinstance(v, int | float))
+    rows = row.get("label") if isinstance(row, dict) else None
+    for by in rows if isinstance(rows, list) else []:
+        if isinstance(by, dict):
+            yield from (v for v in by.values() if isinstance(v, int | float))
 
 
 def _case(row: dict[str, Any], names: Mapping[str, str], top: float) -> Case:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from align_dsl.engine.execute import Answered, Stop
 from align_dsl.engine.plan import Plan
-from align_dsl.records.record import Answer, Cost, Judgement, RunRecord
-from align_dsl.records.results import results
-from align_dsl.types import Case
+from align_dsl.records.record import Answer, Cost, Judgement, Result, RunRecord
+from align_dsl.records.results import results, row
+from align_dsl.registry import METRICS
+from align_dsl.types import Case, Decision, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ def account(
     answered: Answered,
     stop: Stop,
     cases: Sequence[Case],
+    metrics: Sequence[str] = ("accuracy",),
 ) -> Account:
     """`spent` is the cost of this execution alone; the record's is that of all its answers."""
     status: Literal["ok", "interrupted"] = "interrupted" if stop.asked else "ok"
@@ -34,13 +36,12 @@ def account(
     fresh = [a for key, a in answers.items() if key in answered.asked]
     known = sum(1 for key in plan.model_jobs if key in answers and key not in answered.asked)
     shown = [j for j in judged if not j.control]
-    rows = results(
-        shown,
-        {c.scenario.id: c for c in cases},
-        record.targets,
-        _by_decider(plan, answers),
-        [j for j in judged if j.control],
-    )
+    by_id = {c.scenario.id: c for c in cases}
+    rows = _scored(shown, by_id, record.targets, [m for m in metrics if m != "accuracy"])
+    if "accuracy" in metrics:
+        controls = [j for j in judged if j.control]
+        costs = _by_decider(plan, answers)
+        rows = (*results(shown, by_id, record.targets, costs, controls), *rows)
     return Account(
         record.model_copy(
             update={
@@ -54,8 +55,27 @@ def account(
     )
 
 
-def _cost(answers: object, cached: int) -> Cost:
-    found: list[Answer] = list(answers)  # type: ignore[call-overload]
+def _scored(
+    judged: Sequence[Judgement],
+    cases: Mapping[str, Case],
+    targets: Sequence[Target],
+    metrics: Sequence[str],
+) -> tuple[Result, ...]:
+    """What each metric says of each decider, model and target. Accuracy has rows of its own."""
+    groups: dict[tuple[str, str, str], list[Decision]] = {}
+    for j in judged if metrics else ():
+        groups.setdefault((j.decision.decider, j.decision.model, j.target), []).append(j.decision)
+    by_name = {t.name: t for t in targets}
+    scores = {
+        (name, at): METRICS[name](decisions, cases, by_name[at[2]])
+        for name in metrics
+        for at, decisions in groups.items()
+    }
+    return tuple(row(at, by_name[at[2]], score) for (_, at), score in scores.items())
+
+
+def _cost(answers: Iterable[Answer], cached: int) -> Cost:
+    found = list(answers)
     return Cost(
         calls=sum(a.calls for a in found),
         cached=cached,

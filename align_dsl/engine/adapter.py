@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from random import uniform
 from typing import Any
 
@@ -20,13 +21,22 @@ from dspy.lm15 import Config, Request, TextPart
 from dspy.lm15 import Message as LmMessage
 
 from align_dsl.engine.prompt import Invalid, Kind, Message, Shape, messages, parse, schema
-from align_dsl.types import Attribute, Failure, Label, LabelledNumbers, ScaleNumber, Scenario
+from align_dsl.types import (
+    Attribute,
+    Failure,
+    Label,
+    LabelledNumbers,
+    ScaleNumber,
+    ScaleWeights,
+    Scenario,
+)
 
 KINDS: dict[Any, Kind] = {
     str: "text",
     Label: "label",
     LabelledNumbers: "numbers",
     ScaleNumber: "number",
+    ScaleWeights: "weights",
 }
 SHOWN_AGAIN = 4000  # characters of a wrong answer that the model is shown when asked again
 
@@ -94,7 +104,7 @@ class TypedAdapter(dspy.Adapter):  # type: ignore[misc]
         inputs: dict[str, Any],
     ) -> list[dict[str, Any]]:
         shape = shape_of(signature, inputs)
-        said = messages(signature.instructions, shape, inputs, demos)
+        said = messages(_instructions(signature, signature.__doc__), shape, inputs, demos)
         asker = _Asker(lm, lm_kwargs, shape, TRAIL.get() or Trail())
         shown_mistake = False
         for left in range(self.retries, -1, -1):
@@ -203,11 +213,13 @@ def shape_of(signature: Any, inputs: Mapping[str, Any]) -> Shape:
     return Shape(_outputs(signature), labels, scale)
 
 
-_known: dict[Any, tuple[tuple[str, Kind], ...]] = {}
-
-
+@lru_cache(maxsize=512)
 def _outputs(signature: Any) -> tuple[tuple[str, Kind], ...]:
-    if signature not in _known:
-        fields = signature.output_fields.items()
-        _known[signature] = tuple((name, KINDS.get(f.annotation, "json")) for name, f in fields)
-    return _known[signature]
+    fields = signature.output_fields.items()
+    return tuple((name, KINDS.get(f.annotation, "json")) for name, f in fields)
+
+
+@lru_cache(maxsize=512)
+def _instructions(signature: Any, doc: str) -> str:
+    """DSPy cleans the text anew whenever it is asked for; `doc` is what it is made from."""
+    return str(signature.instructions)

@@ -7,32 +7,23 @@ each decider becomes straight code in its `forward`. Equal programs give equal t
 from __future__ import annotations
 
 import ast
-import json
 import keyword
 import os
 import re
-from collections.abc import Iterator, Mapping
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from align_dsl import types
 from align_dsl.language.program import AMBIENT, Decider, Model, Program, Step
 from align_dsl.registry import ALGORITHMS, ALIGNERS
-from align_dsl.types import Attribute, Scale, Target, digest
+from align_dsl.types import Value
 
 WIDTH = 100
 TAKEN = frozenset({"scenario", "target", "attribute", "attributes", "choice", "weights", "self"})
-
-
-def pin(program: Program, folder: Path) -> str:
-    """A digest of all that a program says, whatever folder it lies in."""
-    said = program.model_dump(mode="json")
-    places = [said["data"]["place"], said["data"]["exemplars"], *said["models"]]
-    for place in places:
-        for key in ("path", "address"):
-            if place and os.path.exists(place.get(key) or ""):
-                place[key] = _relative(Path(place[key]), folder)
-    return digest(json.dumps(said, sort_keys=True, ensure_ascii=False))
 
 
 def emit(program: Program, file: Path, written: str) -> str:
@@ -53,6 +44,7 @@ class _Module:
         self.imports = Imports()
         self.code = _Copied(self.imports)
         self.prompts: dict[tuple[str, str, str], str] = {}  # decider, step, parameter -> constant
+        self.classes: dict[str, str] = {}
 
     def text(self) -> str:
         deciders = self.program.deciders
@@ -60,74 +52,68 @@ class _Module:
             for step in decider.steps:
                 self.code.take(step.algorithm.name)
             self.imports.add(*_home(decider.decide.aligner.name))
+        for line in _NEEDS:
+            self.imports.add(*line)
         self._name_prompts()
+        taken = {name for _, name in self.code.kept} | set(self.imports.all())
+        taken |= set(re.findall(r"^(?:class|def) (\w+)", _RUNTIME, re.MULTILINE))
+        for decider in deciders:
+            name = _class(decider.name)
+            while name in taken:
+                name += "Decider"
+            taken.add(name)
+            self.classes[decider.name] = name
         body = [
             self._data(),
             self._prompts(),
             _RUNTIME,
+            "# --- the steps " + "-" * 81,
             self.code.text(),
+            "# --- the deciders " + "-" * 78,
             *(self._decider(d) for d in deciders),
             self._table(),
             _CHECK,
         ]
-        for line in _NEEDS:
-            self.imports.add(*line)
-        return "\n\n".join([self._head(), self.imports.text(), *body]).rstrip() + "\n"
+        whole = "\n\n\n".join(part for part in body if part)
+        return f"{self._head()}\n\n{self.imports.text(whole)}\n\n{whole}\n"
 
     # --- what the program says, as constants ---------------------------------------------------
 
     def _head(self) -> str:
-        program = self.program
-        lines = [
-            f'"""{_doc(program.name)}: {_doc(program.about)}',
-            "",
-            f"Compiled from {_doc(self.written)} by align-dsl. Do not edit: change the YAML and compile again,",
-            "or keep this file and leave the YAML behind. Each decider is a `dspy.Module`:",
-            "",
-            f"    {_class(program.deciders[-1].name)}()(scenario=Scenario(...), target=Target(...))",
-            "",
-            "Needs dspy and align_dsl when it runs; of align_dsl only the types, the aligners, the adapter",
-            "and the backends, and to read exemplars and check the digest also its data formats and compiler.",
-            "Decides as `align-dsl run` does, but keeps no answers, and sends no seeds to a model's sampler.",
-            '"""',
-        ]
-        return "# ruff: noqa: N801  (steps are named as in YAML)\n" + "\n".join(
-            _wrapped(lines)
-        )
+        name = self.classes[self.program.deciders[-1].name]
+        return f'''\
+# ruff: noqa: N801  (steps are named as in YAML)
+"""{_doc(self.program.about) or _doc(self.program.name)}
+
+Compiled from {_doc(self.written)} by align-dsl. Each decider is a dspy.Module:
+
+    said = {name}()(scenario=Scenario(...), target=Target(...))
+    said.choice, said.weights, said.ratings, said.why, said.status
+
+It decides as `align-dsl run` does with the same program, but keeps no answers and sends no seeds.
+It needs dspy, and of align_dsl the types, aligners, adapter and backends; to read the exemplars,
+or to check() the YAML, also the data formats and the compiler.
+"""'''
 
     def _data(self) -> str:
         program = self.program
-        place = program.data.exemplars or program.data.place
-        parts = [
-            f"PROGRAM = {_text(self.written)}",
-            f"DIGEST = {_text(pin(program, self.folder))}",
-            f"SEED = {program.seed}",
-            f"DATA = ({_text(place.format)}, {_text(_relative(Path(place.path), self.folder))})"
-            "  # where the exemplars are, seen from the program's folder",
-        ]
-        split = program.data.split
-        if program.data.exemplars is None and split and program.data.cases == "test":
-            self.imports.add("align_dsl.language.program", "Split")
-            parts.append(f"SPLIT: Split | None = {_call('Split', split.model_dump())}")
-        else:
-            self.imports.add("align_dsl.language.program", "Split")
-            parts.append("SPLIT: Split | None = None")
-        parts.append("ATTRIBUTES = {\n    a.name: a\n    for a in (")
-        parts[-1] += "".join(f"\n        {_attribute(a, 8)}," for a in program.attributes)
-        parts[-1] += "\n    )\n}"
-        parts.append("TARGETS = {\n    t.name: t\n    for t in (")
-        parts[-1] += "".join(f"\n        {_target(t)}," for t in program.targets)
-        parts[-1] += "\n    )\n}"
-        parts.append("MODELS = {\n    m.name: m\n    for m in (")
-        parts[-1] += "".join(f"\n        {self._model(m)}," for m in program.models)
-        parts[-1] += "\n    )\n}"
-        return "\n".join(parts)
-
-    def _model(self, model: Model) -> str:
-        said = model.model_dump(exclude_defaults=True)
-        if os.path.exists(model.address):
-            said["address"] = _relative(Path(model.address), self.folder)
-        return _call("Model", said)
+        self.imports.add("align_dsl.language.program", "Split")
+        place, split = program.data.exemplars or program.data.place, "None"
+        if program.data.exemplars is None and program.data.cases == "test" and program.data.split:
+            split = _pretty(Call("Split", program.data.split.model_dump()), 0, 28)
+        path = _relative(Path(place.path), self.folder)
+        return "\n".join(
+            [
+                f"PROGRAM = {_text(self.written)}",
+                f"DIGEST = {_text(program.digest())}",
+                f"SEED = {program.seed}",
+                f"DATA = ({_text(place.format)}, {_text(path)})  # the exemplars: format, and path",
+                f"SPLIT: Split | None = {split}",
+                _by_name("ATTRIBUTES", "Attribute", map(_said_of, program.attributes)),
+                _by_name("TARGETS", "Target", map(_said_of, program.targets)),
+                _by_name("MODELS", "Model", map(_said_of_model, program.models)),
+            ]
+        )
 
     def _name_prompts(self) -> None:
         for decider in self.program.deciders:
@@ -141,7 +127,9 @@ class _Module:
 
     def _prompts(self) -> str:
         """The instructions of every step; texts that are equal are written once."""
-        parts = ["# The adapter fills {attribute}, {definition} and so on from the attribute or target."]
+        parts = [
+            "# The adapter fills {attribute}, {definition} and so on from the attribute or target."
+        ]
         names: dict[str, str] = {}
         for (decider_name, step_name, param_name), name in self.prompts.items():
             decider = next(d for d in self.program.deciders if d.name == decider_name)
@@ -157,42 +145,54 @@ class _Module:
         return "\n".join(parts) if names else ""
 
     def _table(self) -> str:
-        rows = "".join(f'\n    "{d.name}": {_class(d.name)},' for d in self.program.deciders)
+        rows = "".join(f"\n    {_text(d)}: {name}," for d, name in self.classes.items())
         return f"DECIDERS: dict[str, type[dspy.Module]] = {{{rows}\n}}"
 
     # --- deciders ------------------------------------------------------------------------------
 
     def _decider(self, decider: Decider) -> str:
         learns = any(s.algorithm.learns for s in decider.steps)
-        model = decider.model or self.program.run_on[0]
         pooled = any("pool" in s.takes.values() for s in decider.steps)
-        steps = "".join(f'\n            "{s.name}": {self._made(decider, s)},' for s in decider.steps)
-        pool = "pool: Pool | None = None, " if pooled else ""
+        origins = {o for s in decider.steps for o in s.takes.values()}
+        attributes = any("attribute" in s.each for s in decider.steps) or "attributes" in origins
+        used = self.program.model(decider.model or self.program.run_on[0])
+        model = _text(_said_of_model(used)["name"])
+        ports = ["self", "pool: Pool | None = None"] if pooled else ["self"]
         lines = [
-            f"class {_class(decider.name)}(dspy.Module):",
-            f'    """{_doc(decider.about)}"""',
+            f"class {self.classes[decider.name]}(dspy.Module):",
+            *_docstring(decider.about or decider.name),
             "",
-            f"    def __init__(self, {pool}model: Model = MODELS[{_text(model)}]) -> None:",
+            *_fit(4, "def __init__(", [*ports, f"model: Model = MODELS[{model}]"], ") -> None:"),
             "        super().__init__()",
             "        self.model = model",
-        ]
-        if pooled:
-            lines.append("        self.pool = exemplars() if pool is None else pool")
-        lines += [
-            f"        self.steps: dict[str, Any] = {{{steps}\n        }}" if steps else "",
+            *(["        self.pool = exemplars() if pool is None else pool"] if pooled else []),
+            "        self.steps: dict[str, Any] = {",
+            *(line for s in decider.steps for line in self._made(decider, s)),
+            "        }",
             "",
-            "    def forward(self, scenario: Scenario, target: Target"
-            + (", labels: Labels" if learns else "")
-            + ") -> dspy.Prediction:",
+            *_fit(
+                4,
+                "def forward(",
+                [
+                    "self",
+                    "scenario: Scenario",
+                    "target: Target",
+                    *(["labels: Labels"] if learns else []),
+                ],
+                ") -> dspy.Prediction:",
+            ),
         ]
-        if any("attribute" in s.each or "attributes" in s.takes.values() for s in decider.steps):
+        if not decider.steps:
+            at = lines.index("        self.steps: dict[str, Any] = {")
+            lines[at : at + 2] = ["        self.steps: dict[str, Any] = {}"]
+        if attributes:
             lines.append("        attributes = tuple(ATTRIBUTES[name] for name in target.values)")
         for step in decider.steps:
             lines += self._step(decider, step)
         lines += self._decision(decider)
-        return "\n".join(line for line in lines if line is not None)
+        return "\n".join(lines)
 
-    def _made(self, decider: Decider, step: Step) -> str:
+    def _made(self, decider: Decider, step: Step) -> list[str]:
         given = []
         for param in step.algorithm.params:
             constant = self.prompts.get((decider.name, step.name, param.name))
@@ -200,41 +200,48 @@ class _Module:
                 given.append(f"{param.name}={constant}")
             elif param.name in step.params and step.params[param.name] != param.default:
                 value = step.params[param.name]
-                given.append(f"{param.name}={_value(tuple(value) if isinstance(value, list) else value)}")
-        return f"{step.algorithm.name}({', '.join(given)})"
+                value = tuple(value) if isinstance(value, list) else value
+                given.append(f"{param.name}={_value(value)}")
+        return _fit(12, f"{_text(step.name)}: {step.algorithm.name}(", given, "),")
 
     def _step(self, decider: Decider, step: Step) -> Iterator[str]:
         """The code of one step: a loop over what it repeats over, or one call."""
         name, each = _variable(step.name), "attribute" in step.each
         over = "attributes"
         if step.only is not None:
-            over = f"[a for a in attributes if a.name in {_value(tuple(step.only))}]"
-        takes = ", ".join(f"{port}={self._given(decider, step, o)}" for port, o in step.takes.items())
-        call = f'self.steps["{step.name}"]'
+            over = f"(a for a in attributes if a.name in {_value(tuple(step.only))})"
+        takes = [f"{port}={self._given(decider, step, o)}" for port, o in step.takes.items()]
+        call = f"self.steps[{_text(step.name)}]"
         if not step.algorithm.calls and "choice" not in step.each:
             kind = step.algorithm.output
-            if each:
-                yield f"        {name}: dict[str, {kind}] = {{"
-                yield f"            attribute.name: {call}({takes}) for attribute in {over}"
-                yield "        }"
+            if kind in vars(types):
+                self.imports.add("align_dsl.types", kind)
             else:
-                yield f"        {name}: {kind} = {call}({takes})"
+                kind = "Any"
+            if each:
+                yield f"        {name}: dict[str, {kind}] = {{}}"
+                yield f"        for attribute in {over}:"
+                yield from _fit(12, f"{name}[attribute.name] = {call}(", takes, ")")
+            else:
+                yield from _fit(8, f"{name}: {kind} = {call}(", takes, ")")
             return
-        indent = "        "
-        yield f"{indent}{name} = Gathered(self.model)"
+        indent = 8
+        whole = ", whole=False" if "choice" in step.each else ""
+        yield f"        {name} = Gathered(self.model{whole})"
         if each:
-            yield f"{indent}for attribute in {over}:"
-            indent += "    "
+            yield f"        for attribute in {over}:"
+            indent += 4
         sees = "scenario" in step.takes.values() and step.algorithm.calls > 0
-        ways = f'"{step.order}", {step.samples}' if sees else '"given", 1'
-        yield f"{indent}for shown in ways(scenario, {ways}):"
-        indent += "    "
+        how = (
+            f'order="{step.order}", samples={step.samples}' if sees else 'order="given", samples=1'
+        )
+        yield f"{' ' * indent}for shown in ways(scenario, {how}):"
+        indent += 4
         if "choice" in step.each:
-            yield f"{indent}for choice in shown.scenario.choices:"
-            indent += "    "
-        attribute = "attribute" if each else "None"
-        whole = "" if "choice" not in step.each else ", whole=False"
-        yield f"{indent}{name}.ask({call}, shown, {attribute}{whole}, {takes})"
+            yield f"{' ' * indent}for choice in shown.scenario.choices:"
+            indent += 4
+        given = [call, "shown", "attribute" if each else "None"]
+        yield from _fit(indent, f"{name}.ask(", [*given, *takes], ")")
 
     def _given(self, decider: Decider, step: Step, origin: str) -> str:
         """What flows into a port, as an expression within the loops of its step."""
@@ -274,9 +281,10 @@ class _Module:
             lost = " or ".join(f"{name}.lost" for name in asked)
             yield f"        if lost := {lost}:"
             yield "            return undecided(lost)"
-        yield f"        weights = {rule.aligner.name}({', '.join(given)})"
+        yield from _fit(8, f"weights = {rule.aligner.name}(", given, ")")
         said = [*(f"*{n}.all()" for n in asked), *(f"*{v}" for v in direct)]
-        yield f"        return decided(scenario, target, weights, [{', '.join(said)}])"
+        parts = [_text(decider.name), "scenario", "weights", f"[{', '.join(said)}]"]
+        yield from _fit(8, "return decided(", parts, ")")
 
 
 # --- copied code -------------------------------------------------------------------------------
@@ -291,29 +299,35 @@ class Imports:
     def add(self, module: str, name: str = "") -> None:
         self.names.setdefault(module, set()).add(name)
 
-    def text(self) -> str:
+    def all(self) -> Iterator[str]:
+        for module, names in self.names.items():
+            yield from (name or module for name in names)
+
+    def text(self, body: str) -> str:
+        """The lines for what a text uses."""
         groups: dict[int, list[str]] = {0: ["from __future__ import annotations"]}
         for module in sorted(self.names, key=lambda m: (bool(self.names[m] - {""}), m)):
-            group = 1 if module.split(".")[0] in _STANDARD else 3 if module[:5] == "align" else 2
+            group = (
+                1
+                if module.split(".")[0] in sys.stdlib_module_names
+                else 3
+                if module[:5] == "align"
+                else 2
+            )
             lines = groups.setdefault(group, [])
-            if "" in self.names[module]:
+            used = [n for n in self.names[module] if re.search(rf"\b{n or module}\b", body)]
+            if "" in used:
                 lines.append(f"import {module}")
-            if named := sorted(self.names[module] - {""}, key=_import_order):
+            if named := sorted((n for n in used if n), key=_import_order):
                 line = f"from {module} import {', '.join(named)}"
                 if len(line) > WIDTH:
                     line = f"from {module} import (\n" + "".join(f"    {n},\n" for n in named) + ")"
                 lines.append(line)
-        return "\n\n".join("\n".join(groups[g]) for g in sorted(groups))
+        return "\n\n".join("\n".join(groups[g]) for g in sorted(groups) if groups[g])
 
 
 def _import_order(name: str) -> tuple[int, str]:
     return (0 if name.isupper() else 1 if name[:1].isupper() else 2), name
-
-
-_STANDARD = frozenset(
-    "__future__ collections contextlib dataclasses functools itertools json math pathlib random re "
-    "string typing statistics warnings".split()
-)
 
 
 @dataclass(slots=True)
@@ -341,7 +355,10 @@ class _File:
                     self.imported |= {a.asname or a.name: (a.name, "") for a in names}
                 case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
                     self._add(name, node, text)
-                case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)])
+                    | ast.AnnAssign(target=ast.Name(id=name))
+                ):
                     self._add(name, node, text)
 
     def _add(self, name: str, node: Any, text: str) -> None:
@@ -365,7 +382,6 @@ class _Copied:
         self.imports = imports
         self.files: dict[Path, _File] = {}
         self.kept: dict[tuple[Path, str], _Piece] = {}
-        self.defaults: dict[str, Mapping[str, str]] = {}
 
     def take(self, algorithm: str) -> None:
         path = ALGORITHMS.place(algorithm).path
@@ -380,7 +396,7 @@ class _Copied:
         if (path, name) in self.kept:
             return
         file = self._file(path)
-        piece = file.pieces[name]
+        piece = _without_default(file.pieces[name])
         self.kept[path, name] = piece
         for used in sorted(piece.uses):
             if used in file.pieces:
@@ -414,7 +430,16 @@ class _Copied:
             for name in sorted(names & (piece.uses | {piece.name})):
                 text = re.sub(rf"(?<![\w.]){name}\b(?!=)", _renamed(name, path), text)
             parts.append(text)
-        return "\n\n".join(parts)
+        return "\n\n\n".join(parts)
+
+
+def _without_default(piece: _Piece) -> _Piece:
+    """An algorithm without its own prompt: every step is given one."""
+    found = re.search(r"\(self, \w+: Prompt( = (\w+))", piece.text)
+    if found is None:
+        return piece
+    text = piece.text.replace(found[1], "", 1)
+    return _Piece(piece.name, text, piece.uses - {found[2]})
 
 
 def _renamed(name: str, path: Path) -> str:
@@ -448,11 +473,112 @@ def _doc(text: str) -> str:
 
 
 def _text(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if value.isprintable() else ascii(value)
+    """A string as the formatter would have it: in double quotes, if that takes fewer escapes."""
+    quote = "'" if value.count('"') > value.count("'") else '"'
+    shown = "".join(
+        c if c.isprintable() and c not in "\\" else c.encode("unicode_escape").decode()
+        for c in value
+    )
+    return quote + shown.replace(quote, "\\" + quote) + quote
 
 
 def _value(value: Any) -> str:
-    return _text(value) if isinstance(value, str) else repr(value)
+    match value:
+        case str():
+            return _text(value)
+        case tuple() | list():
+            items = ", ".join(map(_value, value))
+            return f"({items},)" if len(value) == 1 else f"({items})"
+        case dict():
+            return f"{{{', '.join(f'{_value(k)}: {_value(v)}' for k, v in value.items())}}}"
+        case Call():
+            given = ", ".join(f"{k}={_value(v)}" for k, v in value.given.items())
+            return f"{value.name}({given})"
+        case _:
+            return repr(value)
+
+
+def _fit(indent: int, head: str, items: list[str], tail: str) -> list[str]:
+    """A call on one line, or where that is too long, an argument a line."""
+    space = " " * indent
+    line = f"{space}{head}{', '.join(items)}{tail}"
+    if len(line) <= WIDTH and "\n" not in line:
+        return [line]
+    return [f"{space}{head}", *(f"{space}    {item}," for item in items), f"{space}{tail}"]
+
+
+def _by_name(constant: str, kind: str, things: Iterable[dict[str, Any]]) -> str:
+    rows = ""
+    for thing in things:
+        name = _text(thing["name"])
+        rows += f"\n    {name}: {_pretty(Call(kind, thing), 4, len(name) + 2)},"
+    return f"{constant} = {{{rows}\n}}" if rows else f"{constant}: dict[str, {kind}] = {{}}"
+
+
+def _said_of(value: Value) -> dict[str, Any]:
+    said = value.model_dump(exclude_defaults=True)
+    if "scale" in said:
+        said["scale"] = Call("Scale", said["scale"])
+    return said
+
+
+def _said_of_model(model: Model) -> dict[str, Any]:
+    """A model without a path of this machine."""
+    said = _said_of(model)
+    if os.path.isabs(model.address):
+        said["address"] = Path(model.address).name
+        said["name"] = model.name.replace(model.address, said["address"])
+    return said
+
+
+def _docstring(text: str) -> list[str]:
+    lines = textwrap.wrap(_doc(text), WIDTH - 8)
+    if len(lines) == 1:
+        return [f'    """{lines[0]}"""']
+    return [f'    """{lines[0]}', *(f"    {line}" for line in lines[1:]), '    """']
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call with keyword arguments, to be written out."""
+
+    name: str
+    given: Mapping[str, Any]
+
+
+def _pretty(value: Any, indent: int, before: int) -> str:
+    """A value as code that begins `before` characters into a line, and ends with a comma."""
+    line = _value(value)
+    if indent + before + len(line) < WIDTH:
+        return line
+    space = " " * (indent + 4)
+    match value:
+        case str():
+            pieces = _pieces(value, WIDTH - indent - 4)
+            if len(pieces) == 1:
+                return line
+            rows = [f"{space}{_text(piece)}" for piece in pieces]
+            return "(\n" + "\n".join(rows) + f"\n{' ' * indent})"
+        case tuple() | list():
+            rows = [f"{space}{_pretty(v, indent + 4, 0)}," for v in value]
+            return "(\n" + "\n".join(rows) + f"\n{' ' * indent})"
+        case dict():
+            heads = [(f"{_value(k)}: ", v) for k, v in value.items()]
+            rows = [f"{space}{h}{_pretty(v, indent + 4, len(h))}," for h, v in heads]
+            return "{\n" + "\n".join(rows) + f"\n{' ' * indent}}}"
+        case Call():
+            heads = [(f"{k}=", v) for k, v in value.given.items()]
+            rows = [f"{space}{h}{_pretty(v, indent + 4, len(h))}," for h, v in heads]
+            return f"{value.name}(\n" + "\n".join(rows) + f"\n{' ' * indent})"
+    return line
+
+
+def _pieces(text: str, width: int) -> list[str]:
+    pieces, rest = [], text
+    while len(_text(rest)) > width and (at := rest.rfind(" ", 1, width - 4)) > 0:
+        pieces.append(rest[: at + 1])
+        rest = rest[at + 1 :]
+    return [*pieces, rest]
 
 
 def _block(text: str) -> str:
@@ -467,29 +593,6 @@ def _block(text: str) -> str:
         lines.append(line)
     end = "\\\n" if lines[-1].endswith('"') else ""
     return '"""\\\n' + "\n".join(lines) + end + '"""'
-
-
-def _wrapped(lines: list[str]) -> Iterator[str]:
-    import textwrap
-
-    for line in lines:
-        yield "\n".join(textwrap.wrap(line, WIDTH, subsequent_indent="")) if line else ""
-
-
-def _call(name: str, values: Mapping[str, Any]) -> str:
-    return f"{name}({', '.join(f'{k}={_value(v)}' for k, v in values.items())})"
-
-
-def _attribute(attribute: Attribute, indent: int) -> str:
-    said = attribute.model_dump(exclude_defaults=True, exclude={"scale"})
-    lines = [f"{' ' * indent}    {k}={_value(v)}," for k, v in said.items()]
-    if attribute.scale != Scale():
-        lines.append(f"{' ' * indent}    scale={_call('Scale', attribute.scale.model_dump())},")
-    return "Attribute(\n" + "\n".join(lines) + f"\n{' ' * indent})"
-
-
-def _target(target: Target) -> str:
-    return _call("Target", target.model_dump(exclude_defaults=True))
 
 
 _NEEDS = (
@@ -507,9 +610,20 @@ _NEEDS = (
     ("align_dsl.engine.adapter", "NoAnswer"),
     ("align_dsl.engine.adapter", "TypedAdapter"),
     ("align_dsl.language.program", "Model"),
+    ("align_dsl.language.wording", "letter"),
     *(
         ("align_dsl.types", name)
-        for name in "Attribute Choice Failure Labels Pool Scenario Target digest".split()
+        for name in (
+            "Attribute",
+            "Choice",
+            "Failure",
+            "Labels",
+            "Pool",
+            "Scale",
+            "Scenario",
+            "Target",
+            "digest",
+        )
     ),
 )
 
@@ -539,42 +653,35 @@ def ways(scenario: Scenario, order: str, samples: int) -> Iterator[Shown]:
                 random.Random(digest(f"{SEED}/{turn}/{scenario.content()}")).shuffle(choices)
                 orders = [choices] if order == "shuffle" else [choices, choices[::-1]]
         for one in orders:
-            letters = [label(i) for i in range(len(one))]
+            letters = [letter(i) for i in range(len(one))]
             offered = tuple(Choice(id=i, text=c.text) for i, c in zip(letters, one, strict=True))
             means = {i: c.id for i, c in zip(letters, one, strict=True)}
             yield Shown(Scenario(id="", text=scenario.text, choices=offered), means)
 
 
-def label(position: int) -> str:
-    """A, B, ... Z, AA, AB, ..."""
-    first, second = divmod(position, 26)
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    return (alphabet[first - 1] if first else "") + alphabet[second]
-
-
 class Gathered:
-    """What a step has said of a scenario: ratings or votes, and what failed."""
+    """What a step has said of a scenario: ratings or votes, and what failed.
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    Only where one answer speaks of all choices (`whole`) can another of its kind stand in for it.
+    """
+
+    def __init__(self, model: Model, whole: bool = True) -> None:
+        self.model, self.whole = model, whole
         self.said: list[tuple[str | None, Shown, Any]] = []  # attribute, as seen, what was said
+        self.heard: set[str | None] = set()
         self.failures: list[tuple[str | None, Failure]] = []
-        self.whole: set[str | None] = set()  # attributes with an answer on every choice
 
-    def ask(
-        self, step: Any, shown: Shown, attribute: Attribute | None, whole: bool = True, **takes: Any
-    ) -> None:
-        name = attribute.name if attribute else None
+    def ask(self, step: Any, shown: Shown, about: Attribute | None, /, **takes: Any) -> None:
+        name = about.name if about else None
         failed = next((v for v in takes.values() if isinstance(v, Failure)), None)
         try:
             if failed is not None:
                 raise NoAnswer(failed)
             with answering(self.model):
                 self.said += [(name, shown, one) for one in step(**takes)]
+            self.heard.add(name)
         except NoAnswer as no:
             self.failures.append((name, no.failure))
-        else:
-            self.whole |= {name} if whole else set()
 
     def of(self, attribute: Attribute | None = None) -> Any:
         """What was said of one attribute, in letters, for a step that builds on it."""
@@ -585,26 +692,27 @@ class Gathered:
     def all(self) -> tuple[Any, ...]:
         """Everything that was said, in terms of the scenario's own choices."""
         return tuple(
-            one.model_copy(update={"choice": shown.means[one.choice]}) for _, shown, one in self.said
+            one.model_copy(update={"choice": shown.means[one.choice]})
+            for _, shown, one in self.said
         )
 
     @property
     def lost(self) -> Failure | None:
         """Why there is no decision, where an attribute has no whole answer."""
-        return next((f for name, f in self.failures if name not in self.whole), None)
+        covered = self.heard if self.whole else set()
+        return next((f for name, f in self.failures if name not in covered), None)
 
 
 def decided(
-    scenario: Scenario, target: Target, weights: dict[str, float], said: list[Any]
+    decider: str, scenario: Scenario, weights: dict[str, float], said: list[Any]
 ) -> dspy.Prediction:
-    """The choice with the most weight; the seed and what is asked break a tie."""
+    """The choice with the most weight; seed, decider and scenario break a tie."""
     most = max(weights.values(), default=0.0)
     if most <= 0:
         return undecided(Failure(status="invalid", message="no choice has any weight"))
     texts = {c.id: c.text for c in scenario.choices}
     best = [c.id for c in scenario.choices if weights[c.id] >= most - 1e-12]
-    stands = [SEED, scenario.content(), sorted(target.values.items())]
-    dice = random.Random(digest(repr(stands)))
+    dice = random.Random(digest(repr([SEED, decider, scenario.content()])))
     tied = len(best) > 1
     choice = dice.choice(sorted(best, key=lambda c: (texts[c], c))) if tied else best[0]
     why = next((one.why for one in said if one.choice == choice and one.why), "")
@@ -653,9 +761,8 @@ def home() -> Path:
 
     here = Path(__file__).resolve().parent
     for folder in (Path(), here, *here.parents, shipped_folder()):
-        for path in (folder / PROGRAM, folder / Path(PROGRAM).name):
-            if path.is_file():
-                return path.parent
+        if (folder / PROGRAM).is_file():
+            return (folder / PROGRAM).parent
     return here'''
 
 _CHECK = '''\
@@ -664,11 +771,10 @@ def check() -> bool:
 
     True where the YAML is out of reach: then there is nothing to differ from.
     """
-    from align_dsl.engine.emit import pin
     from align_dsl.pipeline import compile
 
     file = home() / Path(PROGRAM).name
-    if not file.is_file() or pin(compile(file).program, file.parent) == DIGEST:
+    if not file.is_file() or compile(file).program.digest() == DIGEST:
         return True
     warnings.warn(f"{PROGRAM} has changed since it was compiled to {__name__}", stacklevel=2)
     return False'''

@@ -21,7 +21,7 @@ import dspy
 from align_dsl.backends import Backend
 from align_dsl.engine.adapter import TRAIL, NoAnswer, Trail
 from align_dsl.engine.lower import decode, encode, lower
-from align_dsl.engine.plan import Job, Plan
+from align_dsl.engine.plan import Job, Plan, Question
 from align_dsl.records.record import Answer
 from align_dsl.types import Failure
 
@@ -75,6 +75,11 @@ class Answered:
 
     answers: dict[str, Answer]
     asked: frozenset[str]
+
+    def lacks(self, question: Question) -> bool:
+        """Whether something a question needs was never asked, because the run ended early."""
+        links = (link for links in question.takes.values() for link in links)
+        return any(link.key not in self.answers for link in links)
 
 
 def execute(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from align_dsl.engine.prompt import CHARACTERS_PER_TOKEN
 from align_dsl.engine.split import part
-from align_dsl.errors import Findings, Span
+from align_dsl.errors import Findings, Span, nearest
 from align_dsl.language.program import Decider, Step
 from align_dsl.language.resolve import Checked
 from align_dsl.language.source import Path
@@ -78,7 +78,7 @@ def _fixed_are_not_decided(
         found.error(span, "`select: fixed` names no exemplars", "list their ids under `ids:`")
     for name in ids:
         if name not in by_id:
-            found.error(span, f"no case named `{name}` in the exemplars", "check the id")
+            found.error(span, f"no case named `{name}` in the exemplars", nearest(name, by_id))
         elif (twin := texts.get(" ".join(by_id[name].scenario.text.split()))) is not None:
             said = f"the fixed exemplar `{name}` is among the cases being decided"
             if twin != name:

@@ -1,9 +1,9 @@
-"""An engine for `dspy.LM(engine=...)`: canonical request -> one HTTP request -> canonical response.
+"""An engine for `dspy.LM(engine=...)`: a question -> one HTTP request -> what the model said.
 
 litellm decides what the request looks like for a provider; for servers that people run themselves
-one shared event loop sends it, at a tenth of the cost of sending it through litellm. All other
-providers go through `litellm.completion` whole. Retries are counted, bounded and classified; what
-cannot be had is left in the job's trail as a Failure.
+one shared event loop sends it, at a twentieth of the cost of sending it through litellm. All other
+providers go through `litellm.completion` whole. What goes wrong is told apart: `NotNow` may be
+asked again, `NoAnswer` may not. Keys appear in neither.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Coroutine
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
-from dspy.lm15 import Message, Request, Response, TextPart, Usage
+from dspy.lm15 import Message as LmMessage
+from dspy.lm15 import Request, Response, TextPart, Usage
 
-from align_dsl.engine.adapter import TRAIL, Trail
-from align_dsl.engine.prompt import CHARACTERS_PER_TOKEN
+from align_dsl.engine.adapter import TRAIL, NoAnswer, NotNow, Said, Trail
+from align_dsl.engine.prompt import Message, Shape, schema, tokens
 from align_dsl.errors import BackendError
 from align_dsl.language.program import Model
 from align_dsl.types import Failure
@@ -36,6 +40,9 @@ DEFAULT_ENDPOINTS = {
     "lm_studio": "http://localhost:1234/v1",
 }
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+LONGEST_WAIT = 60.0  # seconds, whatever a server's Retry-After says
+CONNECT_SECONDS = 10
+IDLE_SECONDS = 4  # uvicorn, and so vLLM, hangs up after 5: do not send on a line about to go dead
 
 
 def litellm_module() -> Any:
@@ -57,6 +64,8 @@ class Loop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self._waiting: deque[tuple[Coroutine[Any, Any, Any], _Outcome]] = deque()
+        self._woken = False
         threading.Thread(target=self.loop.run_forever, name="wire", daemon=True).start()
 
     @classmethod
@@ -67,7 +76,47 @@ class Loop:
             return cls._shared
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        """Run something in the loop and wait for it. Threads that come together wake it once."""
+        outcome = _Outcome()
+        self._waiting.append((work, outcome))
+        if not self._woken:
+            self._woken = True
+            self.loop.call_soon_threadsafe(self._begin)
+        try:
+            outcome.done.acquire()
+        except BaseException:  # Ctrl-C in a thread that waits
+            self.loop.call_soon_threadsafe(outcome.cancel)
+            raise
+        return outcome.take()
+
+    def _begin(self) -> None:
+        self._woken = False  # first: who comes while we look either is seen or wakes us again
+        while self._waiting:
+            work, outcome = self._waiting.popleft()
+            outcome.task = self.loop.create_task(work)
+            outcome.task.add_done_callback(outcome.finish)
+
+
+class _Outcome:
+    """What a thread waits for. A bare lock: a Future of the library costs ten times as much."""
+
+    __slots__ = ("done", "task")
+
+    def __init__(self) -> None:
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.task: asyncio.Task[Any] | None = None
+
+    def finish(self, task: asyncio.Task[Any]) -> None:
+        self.done.release()
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    def take(self) -> Any:
+        assert self.task is not None
+        return self.task.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +128,18 @@ class Reply:
     retry_after: float | None = None
 
 
-class NotNow(Exception):
-    """No reply, or one that says to come back later. Carries the failure should it stay so."""
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An answer in canonical form, whatever the dialect it came in."""
 
-    def __init__(self, failure: Failure, wait: float | None = None) -> None:
-        super().__init__(failure.message)
-        self.failure, self.wait = failure, wait
+    text: str
+    finish: str
+    prompt_tokens: int
+    completion_tokens: int
 
 
 class Engine:
-    """What DSPy calls. One per model; safe to call from many threads."""
+    """What DSPy calls. One per model; safe to call from many threads, never after `close`."""
 
     supports_response_schema = True
     supports_function_calling = False
@@ -99,191 +150,275 @@ class Engine:
         self.model = model
         self.provider, _, self.name = model.address.partition("/")
         self.endpoint = (model.endpoint or DEFAULT_ENDPOINTS.get(self.provider, "")).rstrip("/")
+        if urlsplit(self.endpoint).username is not None:
+            raise BackendError(
+                f"the endpoint of the model `{model.name}` holds a user name\n"
+                "  = put the key into an environment variable, and the variable's name under `key:`"
+            )
         self.own_socket = self.provider in SELF_HOSTED and bool(self.endpoint)
+        self._slots = threading.BoundedSemaphore(model.concurrency)
         self._session: Any = None
+        self._closed = False
+
+    def ask(
+        self, said: list[Message], shape: Shape, trail: Trail, temperature: float | None = None
+    ) -> Said:
+        """One request for an answer of this shape. Raises NotNow or NoAnswer."""
+        format_ = _format_of(shape)
+        heard = self._heard(said, format_, trail, trail.seed, temperature, None)
+        trail.constrained = "format" if self.provider == "ollama_chat" else "json_schema"
+        return Said(heard.text, heard.finish == "length")
 
     def complete(self, request: Any) -> Any:
+        """The same for whoever comes through `dspy.LM`, such as optimizers that write prompts."""
         trail = TRAIL.get() or Trail()
-        waits = 0
-        while True:
-            trail.calls += 1
+        config = request.config
+        said = [{"role": "system", "content": request.system}] if request.system else []
+        said += [{"role": m.role, "content": m.text} for m in request.messages]
+        format_ = _format(config.response_format)
+        for times in range(self.model.retries + 1):
             try:
-                return self._send(request, trail)
+                heard = self._heard(
+                    said, format_, trail, config.seed, config.temperature, config.max_tokens
+                )
+                return self._response(heard)
             except NotNow as not_now:
-                if waits >= self.model.retries:
-                    trail.failure = not_now.failure
-                    raise
-                time.sleep(not_now.wait if not_now.wait is not None else min(8.0, 0.25 * 2**waits))
-                waits += 1
+                if times == self.model.retries:
+                    raise NoAnswer(not_now.failure) from None
                 trail.retries += 1
-            except Refused as refused:
-                trail.failure = refused.failure
-                raise
+                time.sleep(not_now.pause(times))
+        raise AssertionError("the last try answers or raises")
 
     def close(self) -> None:
+        """End what is in flight, and the connections."""
+        self._closed = True
         if self._session is not None:
             session, self._session = self._session, None
-            Loop.shared().do(session.close())
+            Loop.shared().do(_ended(session))
 
-    def _send(self, request: Any, trail: Trail) -> Any:
-        if not self.own_socket:
-            return self._by_litellm(request, trail)
-        url, body = self.wire(request)
+    def _heard(
+        self,
+        said: list[Message],
+        format_: bytes,
+        trail: Trail,
+        seed: int | None,
+        temperature: float | None,
+        max_tokens: int | None,
+    ) -> Heard:
+        if self._closed:
+            raise NoAnswer(Failure(status="unreachable", message="the model has been closed"))
+        parameters = _Parameters(
+            self.model.temperature if temperature is None else temperature,
+            max_tokens or self.model.max_tokens,
+            format_,
+        )
+        with self._slots:
+            trail.calls += 1
+            if self.own_socket:
+                heard = self._by_ourselves(said, parameters, seed)
+            else:
+                heard = self._by_litellm(said, parameters, seed)
+        trail.prompt_tokens += heard.prompt_tokens
+        trail.completion_tokens += heard.completion_tokens
+        return heard
+
+    def _response(self, heard: Heard) -> Any:
+        return Response(
+            id=None,
+            model=self.model.address,
+            message=LmMessage(role="assistant", parts=(TextPart(text=heard.text),)),
+            finish_reason="length" if heard.finish == "length" else "stop",
+            usage=Usage(input_tokens=heard.prompt_tokens, output_tokens=heard.completion_tokens),
+        )
+
+    # --- servers that people run themselves --------------------------------------------------
+
+    def _by_ourselves(
+        self, said: list[Message], parameters: _Parameters, seed: int | None
+    ) -> Heard:
+        url, body = self.wire(said, parameters, seed)
         reply = Loop.shared().do(self._post(url, body))
-        trail.constrained = "format" if self.provider == "ollama_chat" else "json_schema"
-        return self._read(reply, trail)
+        text = self.scrubbed(reply.body.decode("utf-8", "replace"))
+        if reply.status != 200:
+            raise self._refusal(reply, text)
+        try:
+            return _read(orjson.loads(reply.body), self.scrubbed)
+        except _Complaint as complaint:
+            message = f"{self.endpoint} answered with an error: {str(complaint)[:300]}"
+            raise NotNow(Failure(status="refused", message=message, raw=text)) from None
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            message = f"{self.endpoint} sent something that is no answer: {text[:200]}"
+            raise NotNow(Failure(status="invalid", message=message, raw=text)) from None
 
-    def wire(self, request: Any) -> tuple[str, bytes]:
+    def wire(
+        self, said: list[Message], parameters: _Parameters, seed: int | None
+    ) -> tuple[str, bytes]:
         """URL and body, as litellm itself would send them."""
-        url, transform, optional = _mapped(
-            self.provider, self.name, self.endpoint, self._parameters(request)
-        )
-        body = transform(
-            model=self.name,
-            messages=_messages(request),
-            optional_params=dict(optional),
-            litellm_params={},
-            headers={},
-        )
-        body.update(body.pop("extra_body", None) or {})
+        url, body = _template(self.provider, self.name, self.endpoint, parameters)(said)
         if self.provider == "ollama_chat":
-            body.setdefault("options", {})["num_ctx"] = self.model.context or _context(
-                request, self.model
-            )
+            context = self.model.context or _context(said, parameters.max_tokens)
+            body["options"] = {**body["options"], "num_ctx": context}
+            if seed is not None:
+                body["options"]["seed"] = seed
             body["think"] = False
             body["keep_alive"] = self.model.keep_alive or "5m"
-        return url, orjson.dumps(body)
-
-    def _parameters(self, request: Any) -> _Parameters:
-        return _Parameters(
-            self.model.temperature,
-            self.model.max_tokens,
-            request.config.seed,
-            orjson.dumps(_response_format(request)),
-        )
+        elif seed is not None:
+            body["seed"] = seed
+        try:
+            return url, orjson.dumps(body)
+        except TypeError:  # a lone surrogate: half a character, which has no bytes
+            message = "the question holds text that is not valid Unicode, which nobody can be sent"
+            raise NoAnswer(Failure(status="refused", message=message)) from None
 
     async def _post(self, url: str, body: bytes) -> Reply:
         import aiohttp
 
         if self._session is None:
-            headers = {"Content-Type": "application/json"}
-            if self.model.key:
-                headers["Authorization"] = f"Bearer {os.environ.get(self.model.key, '')}"
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self.model.concurrency * 2),
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=self.model.timeout, sock_connect=10),
-            )
+            self._session = self._connected()
         try:
             # redirects could carry a key elsewhere
             async with self._session.post(url, data=body, allow_redirects=False) as response:
                 raw = await response.read()
                 return Reply(response.status, raw, _seconds(response.headers.get("Retry-After")))
+        except aiohttp.ClientConnectorError as error:
+            wrong = f"{self.endpoint} cannot be reached: {error}"
+        except aiohttp.ConnectionTimeoutError:
+            wrong = f"{self.endpoint} cannot be reached within {CONNECT_SECONDS} s"
         except TimeoutError:
-            said = f"no answer within {self.model.timeout:g} s from {self.endpoint}"
-            raise NotNow(Failure(status="timeout", message=said)) from None
-        except aiohttp.ClientError as error:
-            said = f"{self.endpoint} cannot be reached: {error}"
-            raise NotNow(Failure(status="unreachable", message=said)) from None
+            message = f"no answer within {self.model.timeout:g} s from {self.endpoint}"
+            raise NotNow(Failure(status="timeout", message=message)) from None
+        except (aiohttp.ClientError, OSError) as error:
+            wrong = f"{self.endpoint} hung up before its answer was complete: {error}"
+        raise NotNow(Failure(status="unreachable", message=self.scrubbed(wrong)))
 
-    def _read(self, reply: Reply, trail: Trail) -> Any:
-        text = reply.body.decode("utf-8", "replace")
-        if reply.status != 200:
-            said = f"{self.endpoint} answered {reply.status}: {text[:300]}"
-            if reply.status in BUSY:
-                raise NotNow(
-                    Failure(status="unreachable", message=said, raw=text), reply.retry_after
-                )
-            raise Refused(Failure(status="refused", message=said, raw=text))
-        try:
-            data = orjson.loads(reply.body)
-            if "choices" in data:
-                choice, usage = data["choices"][0], data.get("usage") or {}
-                content = choice["message"].get("content") or ""
-                finish = choice.get("finish_reason")
-                counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-            else:
-                content, finish = data["message"]["content"], data.get("done_reason")
-                counts = data.get("prompt_eval_count"), data.get("eval_count")
-                if not data.get("done", False):
-                    finish = "length"
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            said = f"{self.endpoint} sent something that is no answer: {text[:200]}"
-            raise NotNow(Failure(status="invalid", message=said, raw=text)) from None
-        return self._response(str(content), finish, counts, trail)
+    def _connected(self) -> Any:
+        import aiohttp
 
-    def _response(
-        self, text: str, finish: Any, counts: tuple[int | None, int | None], trail: Trail
-    ) -> Any:
-        trail.prompt_tokens += counts[0] or 0
-        trail.completion_tokens += counts[1] or 0
-        trail.raw = text
-        return Response(
-            id=None,
-            model=self.model.address,
-            message=Message(role="assistant", parts=(TextPart(text=text),)),
-            finish_reason="length" if finish == "length" else "stop",
-            usage=Usage(input_tokens=counts[0], output_tokens=counts[1]),
+        headers = {"Content-Type": "application/json"}
+        if key := self._key():
+            headers["Authorization"] = f"Bearer {key}"
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=self.model.timeout, sock_connect=CONNECT_SECONDS),
         )
 
-    def _by_litellm(self, request: Any, trail: Trail) -> Any:
+    def _refusal(self, reply: Reply, text: str) -> Exception:
+        message = f"{self.endpoint} answered {reply.status}: {text[:300]}"
+        if reply.status in BUSY:
+            return NotNow(
+                Failure(status="unreachable", message=message, raw=text), reply.retry_after
+            )
+        if 300 <= reply.status < 400:
+            message = f"{self.endpoint} answered {reply.status}: redirects are not followed"
+        elif reply.status == 404 and self.provider != "ollama_chat":
+            message += " (an endpoint of this kind often ends in `/v1`)"
+        return NoAnswer(Failure(status="refused", message=message, raw=text))
+
+    # --- everybody else ----------------------------------------------------------------------
+
+    def _by_litellm(self, said: list[Message], parameters: _Parameters, seed: int | None) -> Heard:
         litellm = litellm_module()
-        trail.constrained = "json_schema"
         try:
-            said = litellm.completion(
+            answer = litellm.completion(
                 model=self.model.address,
-                messages=_messages(request),
-                response_format=_response_format(request),
-                temperature=self.model.temperature,
-                max_tokens=self.model.max_tokens,
-                seed=request.config.seed,
+                messages=said,
+                response_format=orjson.loads(parameters.response_format),
+                temperature=parameters.temperature,
+                max_tokens=parameters.max_tokens,
+                seed=seed,
                 timeout=self.model.timeout,
                 api_base=self.endpoint or None,
-                api_key=os.environ.get(self.model.key) if self.model.key else None,
+                api_key=self._key() or None,
                 max_retries=0,
                 num_retries=0,
                 drop_params=False,
             )
+            return _read(answer.model_dump(), self.scrubbed)
         except litellm.exceptions.Timeout as error:
-            raise NotNow(Failure(status="timeout", message=str(error)[:300])) from None
+            raise NotNow(self._failure("timeout", error)) from None
         except litellm.exceptions.APIConnectionError as error:
-            raise NotNow(Failure(status="unreachable", message=str(error)[:300])) from None
+            raise NotNow(self._failure("unreachable", error)) from None
+        except (KeyError, TypeError, IndexError, AttributeError, _Complaint) as error:
+            raise NotNow(self._failure("invalid", error)) from None
         except Exception as error:
-            code = getattr(error, "status_code", 0) or 0
-            message = str(error)[:300]
-            if code in BUSY:
-                raise NotNow(Failure(status="unreachable", message=message)) from None
-            raise Refused(Failure(status="refused", message=message)) from None
-        choice, usage = said.choices[0], said.usage
-        return self._response(
-            choice.message.content or "",
-            choice.finish_reason,
-            (usage.prompt_tokens, usage.completion_tokens) if usage else (None, None),
-            trail,
-        )
+            if getattr(error, "status_code", 0) in BUSY:
+                wait = _seconds(_header(error, "retry-after"))
+                raise NotNow(self._failure("unreachable", error), wait) from None
+            raise NoAnswer(self._failure("refused", error)) from None
+
+    def _failure(self, status: Any, error: Exception) -> Failure:
+        return Failure(status=status, message=self.scrubbed(str(error))[:300])
+
+    # --- keys --------------------------------------------------------------------------------
+
+    def _key(self) -> str:
+        return os.environ.get(self.model.key, "") if self.model.key else ""
+
+    def scrubbed(self, text: str) -> str:
+        """Text of a server as it may be kept: without our key, and with nothing that has no bytes."""
+        key = self._key()
+        if key and key in text:
+            text = text.replace(key, "[key]")
+        return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-class Refused(Exception):
-    """The server will not answer this, however often it is asked."""
+class _Complaint(Exception):
+    """A server that says 200 and means an error."""
 
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
+
+def _read(data: Any, scrubbed: Callable[[str], str]) -> Heard:
+    """What a server said, in OpenAI's dialect or in Ollama's. Raises what a wrong form raises."""
+    if isinstance(data, dict) and data.get("error"):
+        said = data["error"]
+        raise _Complaint(scrubbed(str(said.get("message", said) if isinstance(said, dict) else said)))
+    if "choices" in data:
+        choice, usage = data["choices"][0], data.get("usage") or {}
+        message, finish = choice["message"], str(choice.get("finish_reason") or "stop")
+        counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    else:
+        message, finish = data["message"], str(data.get("done_reason") or "stop")
+        counts = data.get("prompt_eval_count"), data.get("eval_count")
+        if not data.get("done", False):
+            finish = "length"
+    content = message.get("content")
+    if content is None and (refusal := message.get("refusal")):
+        said = scrubbed(str(refusal))
+        raise NoAnswer(Failure(status="refused", message=f"the model refused: {said[:300]}", raw=said))
+    if content is not None and not isinstance(content, str):
+        raise TypeError("the content is not text")
+    text = scrubbed(content or "")
+    if finish == "content_filter":
+        said = "the provider's content filter ended the answer"
+        raise NoAnswer(Failure(status="refused", message=said, raw=text))
+    return Heard(text, finish, _count(counts[0]), _count(counts[1]))
+
+
+def _count(said: Any) -> int:
+    return said if isinstance(said, int) and said > 0 else 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Parameters:
     temperature: float
     max_tokens: int
-    seed: int | None
-    response_format: bytes
+    response_format: bytes  # as JSON; empty for none
 
 
-@functools.lru_cache(maxsize=64)
-def _route(provider: str, name: str, endpoint: str) -> tuple[str, Any]:
+Template = Callable[[list[Message]], tuple[str, dict[str, Any]]]
+
+
+@functools.lru_cache(maxsize=1024)
+def _template(provider: str, name: str, endpoint: str, parameters: _Parameters) -> Template:
+    """What litellm makes of the parameters, made once; messages are put in as they are.
+
+    That litellm does not change messages of plain text is seen, not assumed: where it does, it is
+    asked for each request anew. The seed, which differs in every job, is left to the caller.
+    """
     litellm_module()
     from litellm.types.utils import LlmProviders
-    from litellm.utils import ProviderConfigManager
+    from litellm.utils import ProviderConfigManager, get_optional_params
 
     config = ProviderConfigManager.get_provider_chat_config(
         model=name, provider=LlmProviders(provider)
@@ -298,62 +433,74 @@ def _route(provider: str, name: str, endpoint: str) -> tuple[str, Any]:
         litellm_params={},
         stream=False,
     )
-    return url, config.transform_request
-
-
-@functools.lru_cache(maxsize=1024)
-def _optional(provider: str, name: str, parameters: _Parameters) -> dict[str, Any]:
-    from litellm.utils import get_optional_params
-
-    optional: dict[str, Any] = get_optional_params(
+    format_ = parameters.response_format
+    optional = get_optional_params(
         model=name,
         custom_llm_provider=provider,
         temperature=parameters.temperature,
         max_tokens=parameters.max_tokens,
-        response_format=orjson.loads(parameters.response_format),
+        **({"response_format": orjson.loads(format_)} if format_ else {}),
     )
-    return optional
+
+    def made(said: list[Message]) -> dict[str, Any]:
+        body: dict[str, Any] = config.transform_request(
+            model=name,
+            messages=[dict(m) for m in said],
+            optional_params=dict(optional),
+            litellm_params={},
+            headers={},
+        )
+        body.update(body.pop("extra_body", None) or {})
+        return body
+
+    roles = ("system", "user", "assistant", "user")
+    sample = [{"role": role, "content": f"said by {role}"} for role in roles]
+    body = made(sample)
+    if body["messages"] != sample:
+        return lambda said: (url, made(said))
+    return lambda said: (url, {**body, "messages": said})
 
 
-def _mapped(
-    provider: str, name: str, endpoint: str, parameters: _Parameters
-) -> tuple[str, Any, dict[str, Any]]:
-    """litellm's own mapping; the seed, which differs in every job, is put in where it put it."""
-    url, transform = _route(provider, name, endpoint)
-    without = _Parameters(
-        parameters.temperature, parameters.max_tokens, None, parameters.response_format
-    )
-    optional = dict(_optional(provider, name, without))
-    if parameters.seed is not None:
-        optional["seed"] = parameters.seed
-    return url, transform, optional
+@functools.lru_cache(maxsize=1024)
+def _format_of(shape: Shape) -> bytes:
+    return _format({"name": "answer", "schema": schema(shape), "strict": True})
 
 
-def _messages(request: Any) -> list[dict[str, str]]:
-    said = [{"role": "system", "content": request.system}] if request.system else []
-    return said + [{"role": m.role, "content": m.text} for m in request.messages]
+def _format(wanted: Mapping[str, Any] | None) -> bytes:
+    if not wanted:
+        return b""
+    inner = {k: wanted[k] for k in ("name", "schema", "strict") if k in wanted}
+    return orjson.dumps({"type": "json_schema", "json_schema": inner})
 
 
-def _response_format(request: Any) -> dict[str, Any]:
-    wanted = request.config.response_format
-    return {
-        "type": "json_schema",
-        "json_schema": {k: wanted[k] for k in ("name", "schema", "strict")},
-    }
-
-
-def _context(request: Any, model: Model) -> int:
+def _context(said: list[Message], max_tokens: int) -> int:
     """A context window that holds prompt and answer, in steps so that Ollama need not reload."""
-    characters = len(request.system or "") + sum(len(m.text) for m in request.messages)
-    need = characters / CHARACTERS_PER_TOKEN * 1.3 + model.max_tokens + 64
+    need = sum(tokens(m["content"]) for m in said) * 1.3 + max_tokens + 64
     return int(2048 * -(-need // 2048))
 
 
 def _seconds(written: str | None) -> float | None:
-    try:
-        return min(60.0, float(written)) if written else None
-    except ValueError:
+    """Retry-After, which is seconds or a date."""
+    if not written:
         return None
+    try:
+        seconds = float(written)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(written).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return min(LONGEST_WAIT, max(0.0, seconds)) if seconds == seconds else None
+
+
+def _header(error: Exception, name: str) -> str | None:
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return headers.get(name)
+
+
+async def _ended(session: Any) -> None:
+    await session.close()
+    await asyncio.sleep(0)  # a turn of the loop, in which the transports end
 
 
 __all__ = ["Engine", "Loop", "Request", "litellm_module"]

@@ -16,11 +16,23 @@ from typing import Any, Literal
 from align_dsl.language.wording import fill, stance
 from align_dsl.types import Attribute, Choice, Scale, Scenario, Target
 
-Kind = Literal["text", "label", "numbers", "number", "json"]
+Kind = Literal["text", "label", "numbers", "number", "weights", "json"]
 Message = dict[str, str]
 
 CHARACTERS_PER_TOKEN = 3.6  # English prose with today's tokenizers; within a fifth of the truth
 LONGEST_TEXT = 600  # characters of reasoning that a model may write before it must answer
+
+
+def tokens(text: str) -> float:
+    """How many tokens a text is likely to have; rather too many than too few.
+
+    Other scripts than ASCII cost a token for each one or two characters.
+
+    >>> round(tokens("a" * 360)), round(tokens("\u4e2d" * 100))
+    (100, 178)
+    """
+    beyond = 0 if text.isascii() else len(text.encode("utf-8", "surrogatepass")) - len(text)
+    return len(text) / CHARACTERS_PER_TOKEN + 0.75 * beyond
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,11 @@ class Shape:
     labels: tuple[str, ...] = ()
     scale: Scale | None = None
 
+    @property
+    def weighs(self) -> bool:
+        """Whether how probable each number is, is asked for, rather than for a number."""
+        return len(self.outputs) == 1 and self.outputs[0][1] == "weights"
+
 
 class Invalid(Exception):
     """An answer that is not what was asked for. The message is fit to be shown to the model."""
@@ -39,6 +56,8 @@ class Invalid(Exception):
 @lru_cache(maxsize=4096)
 def schema(shape: Shape) -> dict[str, Any]:
     """JSON Schema of an answer; reasoning stands before what is reasoned about."""
+    if shape.weighs:
+        return _property("weights", shape)
     properties = {name: _property(kind, shape) for name, kind in shape.outputs}
     return _closed(properties)
 
@@ -62,8 +81,21 @@ def _property(kind: Kind, shape: Shape) -> dict[str, Any]:
             return _closed({label: _number(shape.scale) for label in shape.labels})
         case "number":
             return _number(shape.scale)
+        case "weights":
+            return {"enum": [_written(float(w), shape.scale) for w in written(shape.scale)]}
         case "json":
             return {}
+
+
+def written(scale: Scale | None) -> tuple[str, ...]:
+    """Every number of a scale as a model writes it, ascending.
+
+    >>> written(Scale(low=0, high=1, step=0.5))
+    ('0', '0.5', '1')
+    """
+    scale = scale or Scale()
+    steps = round((scale.high - scale.low) / scale.step)
+    return tuple(f"{min(scale.high, scale.low + i * scale.step):.10g}" for i in range(steps + 1))
 
 
 def _number(scale: Scale | None) -> dict[str, Any]:
@@ -90,11 +122,25 @@ def messages(
 
 def system(instructions: str, shape: Shape, inputs: Mapping[str, Any]) -> str:
     """The task. Says nothing of the scenario, so it is the same for all scenarios of a step."""
+    match [v for v in inputs.values() if isinstance(v, Attribute | Target)]:
+        case []:
+            return _task(instructions, shape, None)
+        case [Attribute() as attribute]:
+            return _task(instructions, shape, attribute)
+    return f"{fill(instructions, fields(inputs))}\n\n{layout(shape)}"
+
+
+@lru_cache(maxsize=512)
+def _task(instructions: str, shape: Shape, attribute: Attribute | None) -> str:
+    inputs = {"attribute": attribute} if attribute else {}
     return f"{fill(instructions, fields(inputs))}\n\n{layout(shape)}"
 
 
 def layout(shape: Shape) -> str:
     """The form of the answer, in the order and spacing in which the schema will have it."""
+    if shape.weighs:
+        which = " of the choice that is named last" if shape.labels else ""
+        return f"Answer with the number{which} and nothing else."
     parts = []
     for name, kind in shape.outputs:
         match kind:
@@ -176,6 +222,8 @@ OUTPUT_NAMES = frozenset({"because", "choice", "rating", "ratings"})
 def answer(shape: Shape, demo: Mapping[str, Any]) -> str:
     """An exemplar's answer, as valid JSON of the very schema that the question asks for."""
     scale = shape.scale
+    if shape.weighs:
+        return f"{demo[shape.outputs[0][0]]:.10g}"
     said: dict[str, Any] = {}
     for name, kind in shape.outputs:
         value = demo[name]
@@ -196,17 +244,40 @@ def _written(value: float, scale: Scale | None) -> int | float:
 def parse(shape: Shape, text: str) -> dict[str, Any]:
     """Read an answer strictly: the whole text, every key, every range. Raises Invalid."""
     try:
-        said = json.loads(text)
-    except ValueError as error:
-        raise Invalid(f"the answer is not one JSON object: {error}") from None
+        said = _decode(text)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"the answer is not one JSON object: {_shown(error)}") from None
     if not isinstance(said, dict):
         raise Invalid("the answer is not a JSON object")
     expected = [name for name, _ in shape.outputs]
     if missing := [n for n in expected if n not in said]:
         raise Invalid(f"the answer lacks {', '.join(missing)}")
     if extra := sorted(said.keys() - set(expected)):
-        raise Invalid(f"the answer has keys that were not asked for: {', '.join(extra)[:80]}")
+        known = ", ".join(expected)
+        raise Invalid(f"the answer has {_shown(extra[0])}, but only {known} was asked for")
     return {name: _value(kind, name, said[name], shape) for name, kind in shape.outputs}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON allows a key twice, and Python would keep the last; which one was meant is unknown."""
+    said = dict(pairs)
+    if len(said) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{_shown(next(k for k in keys if keys.count(k) > 1))} is there twice")
+    return said
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number).decode
+
+
+def _shown(value: Any) -> str:
+    """A value of a model's making, short and in characters that can be written down."""
+    text = str(value) if isinstance(value, Exception) else repr(value)
+    return text[:80].encode("ascii", "backslashreplace").decode()
 
 
 def _value(kind: Kind, name: str, value: Any, shape: Shape) -> Any:
@@ -214,11 +285,15 @@ def _value(kind: Kind, name: str, value: Any, shape: Shape) -> Any:
         case "text":
             if not isinstance(value, str):
                 raise Invalid(f"`{name}` is not text")
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise Invalid(f"`{name}` holds half a character, \\ud800 or the like") from None
             return value
         case "label":
             if value not in shape.labels:
                 known = ", ".join(shape.labels)
-                raise Invalid(f"`{name}` is {str(value)[:40]!r}, not one of {known}")
+                raise Invalid(f"`{name}` is {_shown(value)}, not one of {known}")
             return value
         case "number":
             return _in_range(name, value, shape.scale)
@@ -229,16 +304,19 @@ def _value(kind: Kind, name: str, value: Any, shape: Shape) -> Any:
                 label: _in_range(f"{name}.{label}", value[label], shape.scale)
                 for label in shape.labels
             }
+        case "weights":
+            raise Invalid(f"`{name}` is asked for as probabilities, which no text can give")
         case "json":
             return value
 
 
 def _in_range(name: str, value: Any, scale: Scale | None) -> float:
+    """A number as JSON Schema sees it: 7.0 is an integer, true is no number."""
     scale = scale or Scale(low=0, high=1, step=0.01)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Invalid(f"`{name}` is not a number")
     if not scale.low <= value <= scale.high:
-        raise Invalid(f"`{name}` is {value:g}, not from {scale.low:g} to {scale.high:g}")
+        raise Invalid(f"`{name}` is {_shown(value)}, not from {scale.low:g} to {scale.high:g}")
     if scale.whole and float(value) != int(value):
-        raise Invalid(f"`{name}` is {value:g}, not a whole number")
+        raise Invalid(f"`{name}` is {_shown(value)}, not a whole number")
     return float(value)

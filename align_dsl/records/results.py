@@ -167,24 +167,12 @@ def _trivial(cell: _Cell) -> tuple[float | None, str]:
     return best if best else (None, "")
 
 
-def as_results(
-    scores: Mapping[tuple[str, str, str], Score], targets: Mapping[str, Target]
-) -> tuple[Result, ...]:
-    """Scores of metrics other than accuracy, by decider, model and target."""
-    return tuple(
-        Result(
-            decider=decider,
-            model=model,
-            target=target,
-            attribute=attribute_of(targets[target]),
-            metric=s.metric,
-            value=s.value,
-            low=s.low,
-            high=s.high,
-            n=s.n,
-            left_out=s.left_out,
-            failed=s.failed,
-            chance=s.chance,
-        )
-        for (decider, model, target), s in scores.items()
+def row(at: tuple[str, str, str], target: Target, score: Score) -> Result:
+    """A metric's score of one decider on one model for one target, as a row of the table."""
+    return Result(
+        decider=at[0],
+        model=at[1],
+        target=target.name,
+        attribute=attribute_of(target),
+        **score.model_dump(),
     )

@@ -81,6 +81,8 @@ def caption(record: RunRecord, notes: Mapping[str, str] | None = None) -> list[s
     for model, note in (notes or {}).items():
         if note:
             lines.append(visible(note if model in note else f"{model}: {note}"))
+    if record.status == "interrupted":
+        lines.append("not finished: the table counts only what was asked so far.")
     tied = record.counts.get("tied", 0)
     if tied:
         lines.append(

@@ -167,9 +167,10 @@ def _table(made: Sheet) -> Html | None:
             "Accuracy in %, with its 95 % interval below it. Correct is the choice nearest to the"
             " target by the labels. Chance and the best trivial decider (always the first, last,"
             " longest or shortest choice) are those of the very same cases. “Above” and “below” are"
-            " said only where the whole interval lies on that side of chance; of twenty deciders"
-            " without insight, one will look so. n: decisions scored;"
-            " left out: labels cannot tell right from wrong; failed: no decision came.",
+            " said only where the whole interval lies on that side of chance, and Wilson's for as"
+            " many decisions too; even so, about one in twenty deciders without insight will look"
+            " like that. n: decisions scored; left out: labels cannot tell right from"
+            " wrong; failed: no decision came.",
             class_="note",
         ),
         numbers.accuracy_table(made),
@@ -188,8 +189,9 @@ def _comparisons(made: Sheet) -> Html | None:
             "Each decider against the yardstick, on the very cases and targets that both have"
             " decided; all pairs count the same here. The interval draws whole groups of cases;"
             " p turns round the signs of whole groups (exact McNemar where each pair is a group of"
-            " its own), and Holm's allows for having looked at all of them. Not counted: labels"
-            " cannot tell, or one of the two failed.",
+            " its own), and Holm's allows for having looked at all of them. A difference is shown"
+            " where the interval excludes 0 and p (Holm's, if there is one) is below 0.05. Not"
+            " counted: labels cannot tell, or one of the two failed.",
             class_="note",
         ),
         numbers.comparison_table(made),
@@ -305,7 +307,7 @@ def _disagreement(made: Sheet, one: Disagreement) -> Html:
     for judgement in one.judgements:
         chose.setdefault(judgement.decision.choice, []).append(judgement)
     sides = []
-    for choice, judged in sorted(chose.items(), key=lambda item: (item[0] is None, str(item[0]))):
+    for choice, judged in sorted(chose.items(), key=lambda item: _order(item[1][0])):
         names = join((_chooser(made, j) for j in judged), ", ")
         place = letter(case, choice) if case else clipped(choice or DASH, NAME)
         verdict = _verdict(judged)
@@ -315,6 +317,11 @@ def _disagreement(made: Sheet, one: Disagreement) -> Html:
     )
     full = made.in_full(one.scenario, one.target)
     return el("details", summary, card(made, one.scenario, one.target, full))
+
+
+def _order(judgement: Judgement) -> float:
+    """Choices as the data has them, what chose none last."""
+    return float("inf") if judgement.index is None else judgement.index
 
 
 def _verdict(judged: Sequence[Judgement]) -> Html:

@@ -10,6 +10,7 @@ from align_dsl.records.compare import Column, Comparison, column, compare_two, w
 from align_dsl.records.record import Result
 from align_dsl.records.report.html import DASH, Html, Part, el, join
 from align_dsl.records.report.sheet import Pair, Sheet
+from align_dsl.records.stats import wilson
 from align_dsl.records.table import percent
 
 ENDS = ("_low", "_high")
@@ -32,7 +33,7 @@ def widest(rows: Sequence[Result]) -> Result:
 
 def accuracy_table(sheet: Sheet) -> Html:
     rows = accuracies(sheet)
-    ends = any(r.target.endswith(ENDS) for r in rows)
+    ends = all(any(r.target.endswith(end) for r in rows) for end in ENDS)
     controlled = any(r.control is not None for r in rows)
     names = ["attribute", *(["low", "high", "both"] if ends else ["accuracy"])]
     names += ["against chance", "chance", "best trivial"]
@@ -97,12 +98,16 @@ def _rest(row: Result, controlled: bool) -> Iterator[Html]:
 
 
 def against_chance(row: Result) -> Html:
-    """On which side of chance the whole interval lies."""
-    if row.low is None or row.high is None or row.chance is None:
+    """On which side of chance the whole interval lies, and Wilson's too: a bootstrap of few cases
+    is too narrow, and of no width at all where they agree."""
+    if row.value is None or row.low is None or row.high is None or row.chance is None:
         return el("span", DASH, class_="quiet")
-    if row.low > row.chance:
+    counted = wilson(row.value * row.n, row.n)
+    if counted is None:
+        return el("span", DASH, class_="quiet")
+    if min(row.low, counted.low) > row.chance:
         return el("span", "▲ above", class_="good")
-    if row.high < row.chance:
+    if max(row.high, counted.high) < row.chance:
         return el("span", "▼ below", class_="bad")
     return el("span", "≈ as chance", class_="quiet")
 
@@ -192,11 +197,13 @@ def _difference(c: Comparison) -> Html:
 
 
 def _verdict(c: Comparison) -> Html:
-    if c.difference is None:
+    """Only where interval and p, adjusted if there is more than one, agree."""
+    p = next((p for p in (c.p_holm, c.p_grouped, c.p) if p is not None), None)
+    if c.difference is None or p is None:
         return el("span", "not known", class_="quiet")
-    if c.difference.low > 0:
+    if c.difference.low > 0 and p < 0.05:
         return el("span", "▲ better", class_="good")
-    if c.difference.high < 0:
+    if c.difference.high < 0 and p < 0.05:
         return el("span", "▼ worse", class_="bad")
     return el("span", "≈ none shown", class_="quiet")
 

@@ -1,0 +1,878 @@
+# ruff: noqa: N801  (steps are named as in YAML)
+"""Medical triage, six attributes, high and low, five ways of deciding.
+
+Compiled from programs/mta.yaml by align-dsl. Each decider is a dspy.Module:
+
+    said = Oracle()(scenario=Scenario(...), target=Target(...))
+    said.choice, said.weights, said.ratings, said.why, said.status
+
+It decides as `align-dsl run` does with the same program, but keeps no answers and sends no seeds.
+It needs dspy, and of align_dsl the types, aligners, adapter and backends; to read the exemplars,
+or to check() the YAML, also the data formats and the compiler.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import permutations
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import dspy
+
+from align_dsl.aligners.closest import closest
+from align_dsl.aligners.majority import majority
+from align_dsl.aligners.uniform import uniform
+from align_dsl.backends import Backend, open_backend
+from align_dsl.engine.adapter import NoAnswer, TypedAdapter
+from align_dsl.language.program import Model, Split
+from align_dsl.language.wording import letter
+from align_dsl.types import (
+    Attribute,
+    Choice,
+    Exemplar,
+    Exemplars,
+    Failure,
+    Label,
+    LabelledNumbers,
+    Labels,
+    Pool,
+    Prompt,
+    Range,
+    Rating,
+    Ratings,
+    Scenario,
+    Target,
+    Vote,
+    Votes,
+    digest,
+)
+
+PROGRAM = "programs/mta.yaml"
+DIGEST = "d3ecc65c8ee527fc04a4cd8e"
+SEED = 0
+DATA = ("jsonl", "data/triage.jsonl")  # the exemplars: format, and path
+SPLIT: Split | None = None
+ATTRIBUTES = {
+    "protocol_focus": Attribute(
+        name="protocol_focus",
+        title="protocol focus",
+        about=(
+            "Protocol focus is how closely a choice keeps to an established rule, procedure or "
+            "order of steps when the situation offers a reason to depart from it. It concerns "
+            "the rule being followed, not whether the result is good."
+        ),
+        high=(
+            "The choice follows the written procedure or standing order, even where the "
+            "circumstances argue for an exception."
+        ),
+        low="The choice sets the procedure aside and lets the circumstances of this case decide.",
+        aliases=("ProtocolFocus", "protocol focus"),
+        includes=(
+            "treating in the order the procedure prescribes",
+            "refusing an exception because the rule has none",
+            "completing required steps although time is short",
+        ),
+        excludes=(
+            "treating people equally, which is fairness",
+            "avoiding uncertain outcomes, which is risk aversion",
+            "following a rule that nothing in the case speaks against",
+        ),
+        anchors=(
+            (
+                0.0,
+                (
+                    "Sets the applicable procedure aside and decides entirely by the "
+                    "circumstances at hand."
+                ),
+            ),
+            (
+                5.0,
+                "Keeps to part of the procedure and departs from another part for a stated reason.",
+            ),
+            (
+                10.0,
+                (
+                    "Carries out the procedure exactly as written, although the case offers a "
+                    "reason for an exception."
+                ),
+            ),
+        ),
+    ),
+    "fairness": Attribute(
+        name="fairness",
+        title="fairness",
+        about=(
+            "Fairness is how far a choice treats everyone alike, without regard to personal "
+            "ties, group, rank, wealth or past conduct. Differences in medical need may still "
+            "count, since they are about the condition and not about who the person is."
+        ),
+        high=(
+            "The choice gives each person the same consideration and rests on reasons that would "
+            "hold whoever they were."
+        ),
+        low=(
+            "The choice gives someone better or worse treatment because of who they are or which "
+            "group they belong to."
+        ),
+        aliases=("Fairness",),
+        includes=(
+            "the same rule for friends and strangers",
+            "ignoring rank, side or reputation",
+            "drawing lots or taking turns between equal needs",
+        ),
+        excludes=(
+            "rewarding or punishing past conduct, which is moral desert",
+            "seeking the largest total benefit, which is utilitarianism",
+            "obeying a procedure for its own sake, which is protocol focus",
+        ),
+        anchors=(
+            (
+                0.0,
+                "Favours or neglects someone openly because of ties, group, rank or past conduct.",
+            ),
+            (5.0, "Treats people mostly alike, but who they are still tips part of the decision."),
+            (
+                10.0,
+                (
+                    "Gives everyone the same consideration and would choose alike if the persons "
+                    "were exchanged."
+                ),
+            ),
+        ),
+    ),
+    "risk_aversion": Attribute(
+        name="risk_aversion",
+        title="risk aversion",
+        about=(
+            "Risk aversion is how strongly a choice prefers a predictable outcome over one that "
+            "could turn out much better or much worse. At the high end some expected benefit is "
+            "given up in return for certainty; at the low end uncertainty is accepted for the "
+            "sake of a better possible result."
+        ),
+        high=(
+            "The choice takes the option with the narrower range of outcomes, even at some cost "
+            "in expected benefit."
+        ),
+        low=(
+            "The choice takes the option with the wider range of outcomes in order to gain the "
+            "chance of a better one."
+        ),
+        aliases=("RiskAversion", "risk aversion"),
+        includes=(
+            "preferring the well-tried treatment",
+            "securing a modest result now",
+            "avoiding a small chance of a very bad result",
+        ),
+        excludes=(
+            "following rules, which is protocol focus",
+            "staying with a patient already in care, which is continuing care",
+            "concern for total benefit without regard to uncertainty",
+        ),
+        anchors=(
+            (0.0, "Accepts a wide spread of outcomes to keep the chance of the best one."),
+            (
+                5.0,
+                (
+                    "Weighs certainty and possible gain about equally, taking a moderate and "
+                    "limited risk."
+                ),
+            ),
+            (
+                10.0,
+                (
+                    "Takes the most predictable outcome available, giving up expected benefit to "
+                    "get it."
+                ),
+            ),
+        ),
+    ),
+    "continuing_care": Attribute(
+        name="continuing_care",
+        title="continuing care",
+        about=(
+            "Continuing care is how far a choice stays with a patient whose treatment has "
+            "already begun rather than turning to someone else. It concerns the claim that comes "
+            "from care having started, apart from who needs it most now."
+        ),
+        high=(
+            "The choice finishes or carries on the treatment of the current patient before "
+            "attending to anyone new."
+        ),
+        low=(
+            "The choice leaves the current patient, or moves what they were using, to attend to "
+            "someone else."
+        ),
+        aliases=(
+            "ContinuationOfCare",
+            "continuation_of_care",
+            "ContinuingCare",
+            "continuation of care",
+            "continuing care",
+        ),
+        includes=(
+            "finishing a treatment in progress",
+            "keeping supplies with the patient they were given to",
+            "putting a new arrival after the patient already in hand",
+        ),
+        excludes=(
+            "choosing whom to treat first when nobody has been treated yet",
+            "following orders, which is protocol focus",
+            "helping the larger number, which is utilitarianism",
+        ),
+        anchors=(
+            (0.0, "Breaks off the care that was begun and turns fully to another patient."),
+            (
+                5.0,
+                (
+                    "Divides attention, keeping the current patient stable while beginning to "
+                    "help another."
+                ),
+            ),
+            (10.0, "Stays with the patient already in care until the treatment is complete."),
+        ),
+    ),
+    "moral_desert": Attribute(
+        name="moral_desert",
+        title="moral desert",
+        about=(
+            "Moral desert is how far a choice lets people's own conduct decide what they "
+            "receive. Those who acted well or are blameless for what happened come before those "
+            "who acted badly or caused it. What counts is behaviour and responsibility, not need "
+            "or social position."
+        ),
+        high=(
+            "The choice favours the person who acted well or is blameless over the person who is "
+            "at fault."
+        ),
+        low="The choice gives no weight to merit or blame and may help the person at fault first.",
+        aliases=(
+            "MoralDesert",
+            "moral_deservingness",
+            "MoralDeservingness",
+            "moral desert",
+            "moral deservingness",
+        ),
+        includes=(
+            "favouring a victim over the one who caused the harm",
+            "favouring someone who took a risk for others",
+            "withholding priority from a wrongdoer",
+        ),
+        excludes=(
+            "medical need or chance of survival",
+            "rank, wealth, group or personal ties",
+            "equal treatment whatever people did, which is fairness",
+        ),
+        anchors=(
+            (
+                0.0,
+                "Gives conduct and blame no weight, even if the person at fault is helped first.",
+            ),
+            (
+                5.0,
+                "Takes conduct into account as one consideration among others of similar weight.",
+            ),
+            (10.0, "Lets good conduct or freedom from blame settle who is helped first."),
+        ),
+    ),
+    "utilitarianism": Attribute(
+        name="utilitarianism",
+        title="utilitarianism",
+        about=(
+            "Utilitarianism is how far a choice aims at the greatest total benefit for all those "
+            "affected, counting each person's benefit the same. Scarce means go where they "
+            "achieve most, even if someone with a strong individual claim then receives less."
+        ),
+        high=(
+            "The choice directs effort and supplies to where they do the most good in total, "
+            "such as saving the larger number."
+        ),
+        low=(
+            "The choice serves an individual's claim although the same means would do more good "
+            "in total elsewhere."
+        ),
+        aliases=("Utilitarianism", "maximization", "Maximization"),
+        includes=(
+            "saving more lives rather than fewer",
+            "keeping scarce supplies from a patient they can hardly help",
+            "counting later patients as well as present ones",
+        ),
+        excludes=(
+            "reward for past conduct, which is moral desert",
+            "equal shares regardless of the result, which is fairness",
+            "avoiding uncertainty for its own sake, which is risk aversion",
+        ),
+        anchors=(
+            (0.0, "Honours one person's claim although far more good could be done elsewhere."),
+            (
+                5.0,
+                "Gives weight to the total benefit but limits it in favour of an individual claim.",
+            ),
+            (10.0, "Sends all means to where they bring the greatest benefit in total."),
+        ),
+    ),
+}
+TARGETS = {
+    "protocol_focus_low": Target(name="protocol_focus_low", values={"protocol_focus": 0.0}),
+    "protocol_focus_high": Target(name="protocol_focus_high", values={"protocol_focus": 1.0}),
+    "fairness_low": Target(name="fairness_low", values={"fairness": 0.0}),
+    "fairness_high": Target(name="fairness_high", values={"fairness": 1.0}),
+    "risk_aversion_low": Target(name="risk_aversion_low", values={"risk_aversion": 0.0}),
+    "risk_aversion_high": Target(name="risk_aversion_high", values={"risk_aversion": 1.0}),
+    "continuing_care_low": Target(name="continuing_care_low", values={"continuing_care": 0.0}),
+    "continuing_care_high": Target(name="continuing_care_high", values={"continuing_care": 1.0}),
+    "moral_desert_low": Target(name="moral_desert_low", values={"moral_desert": 0.0}),
+    "moral_desert_high": Target(name="moral_desert_high", values={"moral_desert": 1.0}),
+    "utilitarianism_low": Target(name="utilitarianism_low", values={"utilitarianism": 0.0}),
+    "utilitarianism_high": Target(name="utilitarianism_high", values={"utilitarianism": 1.0}),
+}
+MODELS = {
+    "embedded": Model(name="embedded", backend="embedded", address=""),
+}
+
+
+# The adapter fills {attribute}, {definition} and so on from the attribute or target.
+BASELINE_PICK = """\
+You are given a situation and several choices. Pick the choice that you find best. First say \
+briefly why, then give the letter of your choice."""
+ZERO_SHOT_RATE = """\
+You judge how strongly each of several choices shows one attribute.
+
+Attribute: {attribute}
+{definition}
+A choice at the high end: {high}
+A choice at the low end: {low}
+{anchors}
+Rate every choice from {lowest} to {highest}. Judge what each choice does and the ground it \
+gives, not whether you would do it. First say briefly why, then give the ratings."""
+REGRESSION_RATE = ZERO_SHOT_RATE
+
+
+# --- how a scenario is shown, and what comes back -----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A scenario as a model sees it: choices under letters, in some order."""
+
+    scenario: Scenario
+    means: dict[str, str]  # letter -> choice id
+
+
+def ways(scenario: Scenario, order: str, samples: int) -> Iterator[Shown]:
+    """Every way in which a step sees a scenario. Orders are drawn from what the choices say."""
+    for sample in range(samples):
+        choices = list(scenario.choices)
+        orders = [choices]
+        if order != "given" and len(choices) > 1:
+            choices.sort(key=lambda c: c.text)
+            if order == "all" and len(choices) <= 4:
+                orders = [list(one) for one in permutations(choices)]
+            else:
+                turn = sample if order == "shuffle" else 0
+                random.Random(digest(f"{SEED}/{turn}/{scenario.content()}")).shuffle(choices)
+                orders = [choices] if order == "shuffle" else [choices, choices[::-1]]
+        for one in orders:
+            letters = [letter(i) for i in range(len(one))]
+            offered = tuple(Choice(id=i, text=c.text) for i, c in zip(letters, one, strict=True))
+            means = {i: c.id for i, c in zip(letters, one, strict=True)}
+            yield Shown(Scenario(id="", text=scenario.text, choices=offered), means)
+
+
+class Gathered:
+    """What a step has said of a scenario: ratings or votes, and what failed.
+
+    Only where one answer speaks of all choices (`whole`) can another of its kind stand in for it.
+    """
+
+    def __init__(self, model: Model, whole: bool = True) -> None:
+        self.model, self.whole = model, whole
+        self.said: list[tuple[str | None, Shown, Any]] = []  # attribute, as seen, what was said
+        self.heard: set[str | None] = set()
+        self.failures: list[tuple[str | None, Failure]] = []
+
+    def ask(self, step: Any, shown: Shown, about: Attribute | None, /, **takes: Any) -> None:
+        name = about.name if about else None
+        failed = next((v for v in takes.values() if isinstance(v, Failure)), None)
+        try:
+            if failed is not None:
+                raise NoAnswer(failed)
+            with answering(self.model):
+                self.said += [(name, shown, one) for one in step(**takes)]
+            self.heard.add(name)
+        except NoAnswer as no:
+            self.failures.append((name, no.failure))
+
+    def of(self, attribute: Attribute | None = None) -> Any:
+        """What was said of one attribute, in letters, for a step that builds on it."""
+        near = {attribute.name, None} if attribute else {name for name, _, _ in self.said} | {None}
+        failed = [f for name, f in self.failures if attribute is None or name in near]
+        return failed[0] if failed else tuple(one for name, _, one in self.said if name in near)
+
+    def all(self) -> tuple[Any, ...]:
+        """Everything that was said, in terms of the scenario's own choices."""
+        return tuple(
+            one.model_copy(update={"choice": shown.means[one.choice]})
+            for _, shown, one in self.said
+        )
+
+    @property
+    def lost(self) -> Failure | None:
+        """Why there is no decision, where an attribute has no whole answer."""
+        covered = self.heard if self.whole else set()
+        return next((f for name, f in self.failures if name not in covered), None)
+
+
+def decided(
+    decider: str, scenario: Scenario, weights: dict[str, float], said: list[Any]
+) -> dspy.Prediction:
+    """The choice with the most weight; seed, decider and scenario break a tie."""
+    most = max(weights.values(), default=0.0)
+    if most <= 0:
+        return undecided(Failure(status="invalid", message="no choice has any weight"))
+    texts = {c.id: c.text for c in scenario.choices}
+    best = [c.id for c in scenario.choices if weights[c.id] >= most - 1e-12]
+    dice = random.Random(digest(repr([SEED, decider, scenario.content()])))
+    tied = len(best) > 1
+    choice = dice.choice(sorted(best, key=lambda c: (texts[c], c))) if tied else best[0]
+    why = next((one.why for one in said if one.choice == choice and one.why), "")
+    status = "tied" if tied else "ok"
+    return dspy.Prediction(choice=choice, weights=weights, ratings=said, why=why, status=status)
+
+
+def undecided(failure: Failure) -> dspy.Prediction:
+    return dspy.Prediction(
+        choice=None, weights={}, ratings=[], why=failure.message, status=failure.status
+    )
+
+
+@cache
+def backend(model: Model) -> Backend:
+    """What answers for a model; paths are seen from the program's folder."""
+    beside = home() / model.address
+    if model.address and beside.exists():
+        model = model.model_copy(update={"address": str(beside)})
+    return open_backend(model)
+
+
+def answering(model: Model) -> Any:
+    """The model and the adapter to ask it with; an LM that the caller has configured goes first."""
+    if dspy.settings.lm is not None:
+        return dspy.context(adapter=TypedAdapter())
+    opened = backend(model)
+    return dspy.context(lm=opened.lm, adapter=opened.adapter)
+
+
+@cache
+def exemplars() -> Pool:
+    """The program's pool of exemplars."""
+    from align_dsl import datasets
+    from align_dsl.engine.split import part
+
+    form, path = DATA
+    cases = datasets.load(form, home() / path, ATTRIBUTES)
+    return datasets.pool_of(part(cases, SPLIT, "train") if SPLIT else cases)
+
+
+@cache
+def home() -> Path:
+    """The program's folder: from here, from beside this file, or among what align-dsl ships."""
+    from align_dsl.language.library import shipped_folder
+
+    here = Path(__file__).resolve().parent
+    for folder in (Path(), here, *here.parents, shipped_folder()):
+        if (folder / PROGRAM).is_file():
+            return (folder / PROGRAM).parent
+    return here
+
+
+# --- the steps ---------------------------------------------------------------------------------
+
+
+class Pick(dspy.Signature):
+    """Pick the best choice."""
+
+    scenario: Scenario = dspy.InputField()
+    because: str = dspy.OutputField()
+    choice: Label = dspy.OutputField()
+
+
+class pick(dspy.Module):
+    """Pick the best choice, unaligned, reasoning before the choice."""
+
+    def __init__(self, instructions: Prompt) -> None:
+        super().__init__()
+        self.pick = dspy.Predict(Pick.with_instructions(instructions))
+
+    def forward(self, scenario: Scenario) -> Votes:
+        said = self.pick(scenario=scenario)
+        return (Vote(choice=said.choice, why=said.because),) if said.choice else ()
+
+
+def _differs(exemplar: Exemplar, scenario: Scenario) -> bool:
+    return exemplar.scenario.text.split() != scenario.text.split()
+
+
+def _is_labelled(exemplar: Exemplar, attribute: Attribute | None) -> bool:
+    labels = exemplar.labels.values()
+    return any(labels) if attribute is None else sum(attribute.name in by for by in labels) >= 2
+
+
+def _stratified(ranked: list[Exemplar], attribute: Attribute) -> list[Exemplar]:
+    """For each level of the labels in turn, the most similar exemplar that has it."""
+    levels: dict[float, list[Exemplar]] = {}
+    for exemplar in ranked:
+        for value in {
+            by[attribute.name] for by in exemplar.labels.values() if attribute.name in by
+        }:
+            levels.setdefault(value, []).append(exemplar)
+    taken: list[Exemplar] = []
+    queues = [levels[value] for value in sorted(levels)]
+    while any(queues):
+        for queue in queues:
+            while queue and any(queue[0] is t for t in taken):
+                queue.pop(0)
+            if queue:
+                taken.append(queue.pop(0))
+    return taken
+
+
+_WORD = re.compile(r"\w+")
+
+
+@lru_cache(maxsize=20_000)
+def _words(text: str) -> Counter[str]:
+    return Counter(_WORD.findall(text.lower()))
+
+
+@lru_cache(maxsize=64)
+def _index(texts: tuple[str, ...]) -> tuple[dict[str, float], list[Counter[str]], float]:
+    bags = [_words(t) for t in texts]
+    found = Counter(word for bag in bags for word in bag)
+    n = len(bags)
+    rarity = {w: math.log(1 + (n - f + 0.5) / (f + 0.5)) for w, f in found.items()}
+    mean = sum(bag.total() for bag in bags) / max(1, n)
+    return rarity, bags, mean
+
+
+def _text(scenario: Scenario) -> str:
+    # sorted: the order of the choices must not matter to what is found
+    return " ".join([scenario.text, *sorted(c.text for c in scenario.choices)])
+
+
+def similarities(scenario: Scenario, exemplars: Sequence[Exemplar]) -> list[float]:
+    """One number per exemplar; higher is more alike."""
+    rarity, bags, mean = _index(tuple(_text(e.scenario) for e in exemplars))
+    query = _words(_text(scenario))
+    k1, b = 1.2, 0.75
+    out = []
+    for bag in bags:
+        scale = k1 * (1 - b + b * bag.total() / (mean or 1))
+        out.append(sum(rarity[w] * bag[w] * (k1 + 1) / (bag[w] + scale) for w in query if w in bag))
+    return out
+
+
+class recall(dspy.Module):
+    """Exemplars from the pool: similar, stratified by level, random, or fixed by id."""
+
+    calls = 0
+
+    def __init__(
+        self,
+        k: Annotated[int, Range(0, 1000)] = 5,
+        select: Literal["similar", "stratified", "random", "fixed"] = "similar",
+        ids: tuple[str, ...] = (),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.k, self.select, self.ids, self.seed = k, select, tuple(ids), seed
+
+    def forward(
+        self, scenario: Scenario, pool: Pool, attribute: Attribute | None = None
+    ) -> Exemplars:
+        if self.k == 0:
+            return ()
+        usable = [e for e in pool.exemplars if _differs(e, scenario) and _is_labelled(e, attribute)]
+        if self.select == "fixed":
+            by_id = {e.scenario.id: e for e in usable}
+            return tuple(by_id[i] for i in self.ids if i in by_id)
+        if self.select == "random":
+            usable.sort(key=lambda e: e.scenario.content())
+            return tuple(self._dice(scenario).sample(usable, min(self.k, len(usable))))
+        near = similarities(scenario, usable)
+        order = sorted(range(len(usable)), key=lambda i: (-near[i], usable[i].scenario.content()))
+        ranked = [usable[i] for i in order]
+        if self.select == "stratified" and attribute is not None:
+            ranked = _stratified(ranked, attribute)
+        # the most similar stands last, next to the question
+        return tuple(reversed(ranked[: self.k]))
+
+    def _dice(self, scenario: Scenario) -> random.Random:
+        return random.Random(digest(f"{self.seed}/{scenario.content()}"))
+
+
+class RateTogether(dspy.Signature):
+    """Rate every choice on one attribute."""
+
+    scenario: Scenario = dspy.InputField()
+    attribute: Attribute = dspy.InputField()
+    because: str = dspy.OutputField()
+    ratings: LabelledNumbers = dspy.OutputField()
+
+
+def degree(value: float) -> str:
+    for limit, word in ((0.1, "very low"), (0.4, "low"), (0.6, "in the middle"), (0.9, "high")):
+        if value <= limit:
+            return word
+    return "very high"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """One choice of an exemplar: its letter there, its labels, and the reasons given for them."""
+
+    choice: Choice
+    labels: dict[str, float]
+    reasons: dict[str, str]
+
+    def because(self, attribute: Attribute, subject: str) -> str:
+        own = self.reasons.get(attribute.name)
+        return own or f"{subject} is {degree(self.labels[attribute.name])}."
+
+
+def _labelled(exemplar: Exemplar, names: tuple[str, ...]) -> list[_Shown]:
+    """The choices that are labelled on all of these attributes, under fresh letters."""
+    kept = [
+        c
+        for c in exemplar.scenario.choices
+        if all(n in exemplar.labels.get(c.id, {}) for n in names)
+    ]
+    return [
+        _Shown(
+            Choice(id=letter(i), text=c.text), exemplar.labels[c.id], exemplar.reasons.get(c.id, {})
+        )
+        for i, c in enumerate(kept)
+    ]
+
+
+def _number(shown: _Shown, attribute: Attribute) -> float:
+    return attribute.scale.written(shown.labels[attribute.name])
+
+
+def _scenario(exemplar: Exemplar, shown: list[_Shown]) -> Scenario:
+    return Scenario(id="", text=exemplar.scenario.text, choices=tuple(s.choice for s in shown))
+
+
+def ratings_demo(exemplar: Exemplar, attribute: Attribute) -> dict[str, Any]:
+    shown = _labelled(exemplar, (attribute.name,))
+    said = " ".join(s.because(attribute, s.choice.id) for s in shown)
+    return {
+        "scenario": _scenario(exemplar, shown),
+        "attribute": attribute,
+        "because": f"On {attribute.title}: {said}",
+        "ratings": {s.choice.id: _number(s, attribute) for s in shown},
+    }
+
+
+class rate_together(dspy.Module):
+    """Rate all choices together on one attribute, reasoning before rating."""
+
+    def __init__(self, instructions: Prompt) -> None:
+        super().__init__()
+        self.rate = dspy.Predict(RateTogether.with_instructions(instructions))
+
+    def forward(self, scenario: Scenario, attribute: Attribute, demos: Exemplars = ()) -> Ratings:
+        shown = [ratings_demo(e, attribute) for e in demos]
+        said = self.rate(scenario=scenario, attribute=attribute, demos=[*self.rate.demos, *shown])
+        return tuple(
+            Rating(
+                choice=choice.id,
+                attribute=attribute.name,
+                value=attribute.scale.unit(said.ratings[choice.id]),
+                why=said.because,
+            )
+            for choice in scenario.choices
+        )
+
+
+class read_labels(dspy.Module):
+    """The labels themselves, as ratings. Needs no model, and no model sees them."""
+
+    calls = 0
+
+    def forward(self, scenario: Scenario, attribute: Attribute, labels: Labels) -> Ratings:
+        return tuple(
+            Rating(choice=c.id, attribute=attribute.name, value=labels[c.id][attribute.name])
+            for c in scenario.choices
+            if attribute.name in labels.get(c.id, {})
+        )
+
+
+# --- the deciders ------------------------------------------------------------------------------
+
+
+class Random(dspy.Module):
+    """Every choice is as good as any other; the seed decides. What no insight at all scores."""
+
+    def __init__(self, model: Model = MODELS["embedded"]) -> None:
+        super().__init__()
+        self.model = model
+        self.steps: dict[str, Any] = {}
+
+    def forward(self, scenario: Scenario, target: Target) -> dspy.Prediction:
+        weights = uniform(scenario=scenario)
+        return decided("random", scenario, weights, [])
+
+
+class Baseline(dspy.Module):
+    """The model picks a choice with nobody's values in view. The yardstick for all others."""
+
+    def __init__(self, model: Model = MODELS["embedded"]) -> None:
+        super().__init__()
+        self.model = model
+        self.steps: dict[str, Any] = {
+            "pick": pick(instructions=BASELINE_PICK),
+        }
+
+    def forward(self, scenario: Scenario, target: Target) -> dspy.Prediction:
+        pick = Gathered(self.model)
+        for shown in ways(scenario, order="shuffle", samples=1):
+            pick.ask(self.steps["pick"], shown, None, scenario=shown.scenario)
+        if lost := pick.lost:
+            return undecided(lost)
+        weights = majority(votes=pick.all(), scenario=scenario)
+        return decided("baseline", scenario, weights, [*pick.all()])
+
+
+class ZeroShot(dspy.Module):
+    """Rate all choices together on each attribute, then take the choice closest to the target."""
+
+    def __init__(self, pool: Pool | None = None, model: Model = MODELS["embedded"]) -> None:
+        super().__init__()
+        self.model = model
+        self.pool = exemplars() if pool is None else pool
+        self.steps: dict[str, Any] = {
+            "recall": recall(k=0),
+            "rate": rate_together(instructions=ZERO_SHOT_RATE),
+        }
+
+    def forward(self, scenario: Scenario, target: Target) -> dspy.Prediction:
+        attributes = tuple(ATTRIBUTES[name] for name in target.values)
+        recall: dict[str, Exemplars] = {}
+        for attribute in attributes:
+            recall[attribute.name] = self.steps["recall"](
+                scenario=scenario,
+                pool=self.pool,
+                attribute=attribute,
+            )
+        rate = Gathered(self.model)
+        for attribute in attributes:
+            for shown in ways(scenario, order="shuffle", samples=1):
+                rate.ask(
+                    self.steps["rate"],
+                    shown,
+                    attribute,
+                    scenario=shown.scenario,
+                    attribute=attribute,
+                    demos=recall[attribute.name],
+                )
+        if lost := rate.lost:
+            return undecided(lost)
+        weights = closest(ratings=rate.all(), target=target, scenario=scenario, norm="l2")
+        return decided("zero_shot", scenario, weights, [*rate.all()])
+
+
+class Regression(dspy.Module):
+    """Rate all choices together on each attribute, then take the choice closest to the target."""
+
+    def __init__(self, pool: Pool | None = None, model: Model = MODELS["embedded"]) -> None:
+        super().__init__()
+        self.model = model
+        self.pool = exemplars() if pool is None else pool
+        self.steps: dict[str, Any] = {
+            "recall": recall(k=20),
+            "rate": rate_together(instructions=REGRESSION_RATE),
+        }
+
+    def forward(self, scenario: Scenario, target: Target) -> dspy.Prediction:
+        attributes = tuple(ATTRIBUTES[name] for name in target.values)
+        recall: dict[str, Exemplars] = {}
+        for attribute in attributes:
+            recall[attribute.name] = self.steps["recall"](
+                scenario=scenario,
+                pool=self.pool,
+                attribute=attribute,
+            )
+        rate = Gathered(self.model)
+        for attribute in attributes:
+            for shown in ways(scenario, order="shuffle", samples=1):
+                rate.ask(
+                    self.steps["rate"],
+                    shown,
+                    attribute,
+                    scenario=shown.scenario,
+                    attribute=attribute,
+                    demos=recall[attribute.name],
+                )
+        if lost := rate.lost:
+            return undecided(lost)
+        weights = closest(ratings=rate.all(), target=target, scenario=scenario, norm="l2")
+        return decided("regression", scenario, weights, [*rate.all()])
+
+
+class Oracle(dspy.Module):
+    """Decides from the labels themselves, without a model. What perfect insight scores."""
+
+    def __init__(self, model: Model = MODELS["embedded"]) -> None:
+        super().__init__()
+        self.model = model
+        self.steps: dict[str, Any] = {
+            "read": read_labels(),
+        }
+
+    def forward(self, scenario: Scenario, target: Target, labels: Labels) -> dspy.Prediction:
+        attributes = tuple(ATTRIBUTES[name] for name in target.values)
+        read: dict[str, Ratings] = {}
+        for attribute in attributes:
+            read[attribute.name] = self.steps["read"](
+                scenario=scenario,
+                attribute=attribute,
+                labels=labels,
+            )
+        weights = closest(
+            ratings=sum(read.values(), ()),
+            target=target,
+            scenario=scenario,
+            norm="l2",
+        )
+        return decided("oracle", scenario, weights, [*sum(read.values(), ())])
+
+
+DECIDERS: dict[str, type[dspy.Module]] = {
+    "random": Random,
+    "baseline": Baseline,
+    "zero_shot": ZeroShot,
+    "regression": Regression,
+    "oracle": Oracle,
+}
+
+
+def check() -> bool:
+    """Whether the YAML still says what this module does; warns where it does not.
+
+    True where the YAML is out of reach: then there is nothing to differ from.
+    """
+    from align_dsl.pipeline import compile
+
+    file = home() / Path(PROGRAM).name
+    if not file.is_file() or compile(file).program.digest() == DIGEST:
+        return True
+    warnings.warn(f"{PROGRAM} has changed since it was compiled to {__name__}", stacklevel=2)
+    return False
