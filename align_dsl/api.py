@@ -138,7 +138,7 @@ class Compiled(Mapping[str, "Decider"]):
                 retry_failed=retry_failed,
                 progress=progress,
             )
-        return Run(outcome, Path(store))
+        return Run(outcome, Path(store).absolute())
 
     def examples(
         self, cases: Iterable[Case] | None = None, targets: Iterable[Target] | None = None

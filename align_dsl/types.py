@@ -160,6 +160,7 @@ class Rating(Value):
     attribute: str
     value: float
     why: str = ""
+    shown: str = ""  # the letter the choice stood under, which `why` may speak of
 
 
 class Vote(Value):
@@ -167,6 +168,7 @@ class Vote(Value):
 
     choice: str
     why: str = ""
+    shown: str = ""  # the letter the choice stood under, which `why` may speak of
 
 
 Ratings = tuple[Rating, ...]

@@ -1,4 +1,4 @@
-"""`align-dsl compile`: the Python that is written reads well, imports, and decides as the YAML does.
+"""`align-dsl compile`: the Python that is written imports, and decides as the YAML does.
 
 UPDATE_EXPECT=1 rewrites tests/compiled/mta.py; read the diff as a user would.
 """
@@ -132,7 +132,7 @@ attributes:
     high: Rewards deeds.
     low: Ignores deeds.
     scale: {low: 0, high: 10}
-    anchors: {0: Nothing., 10: 'Everything, and a rather long sentence about it so that the line is too long for one line.'}
+    anchors: {0: Nothing., 10: 'Everything, and a rather long sentence, %s.'}
   size: {about: How big it is., high: Big., low: Small., aliases: [bigness]}
 data: {format: jsonl, path: gates.jsonl}
 targets:
@@ -167,7 +167,7 @@ def gates(folder: Path, model: str) -> Path:
     lines = [json.dumps(case) for case in CASES]
     (folder / "gates.jsonl").write_text("\n".join(lines))
     file = folder / "gates.yaml"
-    file.write_text(PROGRAM % ("Long. " * 30, model))
+    file.write_text(PROGRAM % ("Long. " * 30, "which takes more than a line " * 3, model))
     return file
 
 

@@ -45,8 +45,8 @@ def test_jsonl_has_one_line_per_decision():
         "index": 1,
         "weights": {"a": 0.25, "b": 0.75},
         "ratings": [
-            {"choice": "a", "attribute": "desert", "value": 0.2, "why": "because"},
-            {"choice": "b", "attribute": "desert", "value": 0.9, "why": "because"},
+            {"choice": "a", "attribute": "desert", "value": 0.2, "why": "because", "shown": ""},
+            {"choice": "b", "attribute": "desert", "value": 0.9, "why": "because", "shown": ""},
         ],
         "status": "ok",
         "why": "because",

@@ -37,8 +37,10 @@ def test_targets_are_free_for_deciders_that_do_not_ask_for_them(
 ) -> None:
     one = only(small, decider)
     mercy = Target(name="m", values={"mercy": 0.0, "order": 0.0})
-    many = tuple(mercy.model_copy(update={"name": f"m{i}", "values": {"mercy": i / 9, "order": 1.0}})
-                 for i in range(10))
+    many = tuple(
+        mercy.model_copy(update={"name": f"m{i}", "values": {"mercy": i / 9, "order": 1.0}})
+        for i in range(10)
+    )
     few = planned(one, (mercy,))
     lots = planned(one, many)
     assert list(few.jobs) == list(lots.jobs)
@@ -78,9 +80,7 @@ def test_permuting_choices_changes_no_key(small: Loaded) -> None:
     one = only(small, "regression", "baseline", "prompt", "consistent")
     turned = tuple(
         c.model_copy(
-            update={
-                "scenario": c.scenario.model_copy(update={"choices": c.scenario.choices[::-1]})
-            }
+            update={"scenario": c.scenario.model_copy(update={"choices": c.scenario.choices[::-1]})}
         )
         for c in one.cases
     )
@@ -92,8 +92,15 @@ def test_permuting_choices_changes_no_key(small: Loaded) -> None:
 
 @pytest.mark.parametrize(
     ("order", "choices", "ways"),
-    [("given", 3, 1), ("shuffle", 3, 1), ("both", 3, 2), ("all", 3, 6), ("all", 4, 24),
-     ("all", 5, 2), ("both", 1, 1)],
+    [
+        ("given", 3, 1),
+        ("shuffle", 3, 1),
+        ("both", 3, 2),
+        ("all", 3, 6),
+        ("all", 4, 24),
+        ("all", 5, 2),
+        ("both", 1, 1),
+    ],
 )
 def test_orders(tmp_path: Path, order: str, choices: int, ways: int) -> None:
     program = PROGRAM.replace("{shots: 4}", f"{{shots: 0, order: {order}}}")
@@ -115,7 +122,9 @@ def test_samples_are_separate_jobs_and_shuffled_apart(tmp_path: Path) -> None:
     loaded = only(load(write_world(tmp_path, cases(6), program)), "regression")
     made = plan(loaded.program, loaded.cases[:1], loaded.program.targets[:1], Pool())
     assert len(made.model_jobs) == 8
-    shown = {tuple(c.text for c in made.jobs[k].inputs["scenario"].choices) for k in made.model_jobs}
+    shown = {
+        tuple(c.text for c in made.jobs[k].inputs["scenario"].choices) for k in made.model_jobs
+    }
     assert len(shown) > 1
 
 

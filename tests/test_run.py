@@ -52,8 +52,13 @@ def perfect(path: Path, folder: Path) -> Loaded:
 @pytest.mark.parametrize("program", ["mta", "preferences"])
 def test_a_perfect_rater_is_always_right(program: str, tmp_path: Path) -> None:
     loaded = perfect(ROOT / "programs" / f"{program}.yaml", tmp_path)
-    outcome = decide(loaded, tmp_path, selection=Selection(only=("zero_shot",)) if program == "mta"
-                     else Selection(only=("regression",)))
+    outcome = decide(
+        loaded,
+        tmp_path,
+        selection=Selection(only=("zero_shot",))
+        if program == "mta"
+        else Selection(only=("regression",)),
+    )
     for row in outcome.record.results:
         assert row.value == 1.0, row
         assert row.failed == 0
@@ -69,7 +74,9 @@ def test_high_and_low_disagree_for_an_ideal_rater(tmp_path: Path) -> None:
         for name in ("mercy", "order"):
             values = {c: by[name] for c, by in case.labels.items()}
             if len(set(values.values())) == 2:
-                ends = [made["regression", f"{name}_{e}", case.scenario.id][0] for e in ("low", "high")]
+                ends = [
+                    made["regression", f"{name}_{e}", case.scenario.id][0] for e in ("low", "high")
+                ]
                 assert ends[0] != ends[1]
 
 
@@ -142,7 +149,9 @@ def test_no_label_of_a_case_reaches_its_own_prompt(tmp_path: Path) -> None:
     from align_dsl.engine.preview import look
     from align_dsl.pipeline import open_backends, plan_run
 
-    attributes = ATTRIBUTES.replace("high: It spares.", "high: It spares., scale: {low: 0, high: 99999}")
+    attributes = ATTRIBUTES.replace(
+        "high: It spares.", "high: It spares., scale: {low: 0, high: 99999}"
+    )
     world = [
         {
             "id": f"c{i}",
@@ -155,7 +164,9 @@ def test_no_label_of_a_case_reaches_its_own_prompt(tmp_path: Path) -> None:
         for i in range(8)
     ]
     world.append({**world[0], "id": "twin"})  # same text under another id
-    loaded = load(write_world(tmp_path, world, PROGRAM.replace("shots: 4", "shots: 50"), attributes))
+    loaded = load(
+        write_world(tmp_path, world, PROGRAM.replace("shots: 4", "shots: 50"), attributes)
+    )
     script = tmp_path / "s.jsonl"
     script.write_text("")
     loaded = load(tmp_path / "programs" / "small.yaml", Changes(model=f"scripted:{script}"))
@@ -170,8 +181,12 @@ def test_no_label_of_a_case_reaches_its_own_prompt(tmp_path: Path) -> None:
                     continue
                 said = json.dumps(look(planned, "x", planned.jobs[link.key]).messages)
                 assert not any(canary in said for canary in own)
-                seen_elsewhere |= {str(b + 7 * i) for i in range(8) for b in (31_000, 52_000)
-                                   if str(b + 7 * i) in said}
+                seen_elsewhere |= {
+                    str(b + 7 * i)
+                    for i in range(8)
+                    for b in (31_000, 52_000)
+                    if str(b + 7 * i) in said
+                }
     assert len(seen_elsewhere) == 16  # they do appear, as exemplars of others
 
 
@@ -183,7 +198,9 @@ def test_failures_are_counted_and_replaced_by_nothing(tmp_path: Path) -> None:
     loaded = load(path)
     script = perfect_script(loaded, tmp_path / "s.jsonl")
     lines = script.read_text().splitlines()
-    bad = json.dumps({"scenario": "situation number 1", "raw": '{"because": "cut', "finish": "length"})
+    bad = json.dumps(
+        {"scenario": "situation number 1", "raw": '{"because": "cut', "finish": "length"}
+    )
     late = json.dumps({"scenario": "situation number 2", "fail": "timeout"})
     script.write_text("\n".join([bad, late, *lines]))
     loaded = load(path, Changes(model=f"scripted:{script}"))
@@ -197,8 +214,12 @@ def test_failures_are_counted_and_replaced_by_nothing(tmp_path: Path) -> None:
     assert found.value == 1.0  # of those that were decided
 
     script.write_text("\n".join(lines))  # the same answers are kept, unless asked again
-    again = decide(load(path, Changes(model=f"scripted:{script}")), tmp_path,
-                   selection=Selection(only=("regression",)), retry_failed=True)
+    again = decide(
+        load(path, Changes(model=f"scripted:{script}")),
+        tmp_path,
+        selection=Selection(only=("regression",)),
+        retry_failed=True,
+    )
     assert rows(again, "regression")["all"].failed == 0
 
 
@@ -233,7 +254,9 @@ def command(path: Path, store: Path, *more: str) -> list[str]:
 
 
 def final(path: Path, store: Path) -> dict[str, object]:
-    done = subprocess.run(command(path, store, "--json"), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command(path, store, "--json"), capture_output=True, text=True, check=True
+    )
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert events[0]["event"] == "start"
     assert events[-1]["event"] == "done"
@@ -262,7 +285,9 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
     both = [
         subprocess.Popen(
             command(path, tmp_path / "a.db", "--json"),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
@@ -281,7 +306,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     path = slow_world(tmp_path, 60, 0.05)
     child = subprocess.Popen(
         command(path, tmp_path / "a.db"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     time.sleep(4)
     child.send_signal(signal.SIGINT)

@@ -73,7 +73,8 @@ def pick_demo(exemplar: Exemplar, target: Target, attributes: Attributes) -> dic
     best = [s for s, distance in zip(shown, far, strict=True) if distance <= min(far) + 1e-9]
     if len(best) != 1:
         return None
-    because = " ".join(best[0].because(a, f"On {a.title} this choice") for a in attributes)
+    because = " ".join(best[0].because(a, f"On {a.title} {best[0].choice.id}") for a in attributes)
+    because += " Of all the choices it comes nearest to where this person stands."
     return {
         "scenario": _scenario(exemplar, shown),
         "target": target,

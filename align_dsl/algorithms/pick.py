@@ -7,8 +7,8 @@ import dspy
 from align_dsl.types import Label, Prompt, Scenario, Vote, Votes
 
 INSTRUCTIONS = """\
-You are given a situation and several choices. Pick the choice that you find best. First say \
-briefly why, then give the letter of your choice."""
+You are given a situation and several choices. Pick the choice that you find best, \
+whatever its place in the list. First say why in a few sentences, then give its letter."""
 
 
 class Pick(dspy.Signature):

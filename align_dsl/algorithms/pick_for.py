@@ -26,7 +26,8 @@ You decide as a particular person would. This is where that person stands:
 {stance}
 
 You are given a situation and several choices. Pick the choice that this person would make, \
-whatever you would do yourself. First say briefly why, then give the letter of the choice."""
+whatever you would do yourself and whatever its place in the list. First say why in a few \
+sentences, then give its letter."""
 
 
 class PickFor(dspy.Signature):

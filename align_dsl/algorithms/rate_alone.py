@@ -24,12 +24,14 @@ You judge how strongly one choice shows one attribute.
 
 Attribute: {attribute}
 {definition}
-A choice at the high end: {high}
-A choice at the low end: {low}
+
+The scale runs from {lowest} (low end) to {highest} (high end).
+Low end: {low}
+High end: {high}
 {anchors}
-Rate the choice from {lowest} to {highest}. Judge what it does and the ground it gives, not \
-whether you would do it. First say briefly why, then give the rating."""
-FIRST_WHY = " First say briefly why, then give the rating."
+Rate the choice on this scale. Judge it by what it says and does, and by nothing \
+else: not by whether you would choose it. First say why in a few sentences, then give the rating."""
+FIRST_WHY = " First say why in a few sentences, then give the rating."
 
 
 class RateAlone(dspy.Signature):

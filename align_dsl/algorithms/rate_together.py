@@ -27,12 +27,15 @@ You judge how strongly each of several choices shows one attribute.
 
 Attribute: {attribute}
 {definition}
-A choice at the high end: {high}
-A choice at the low end: {low}
+
+The scale runs from {lowest} (low end) to {highest} (high end).
+Low end: {low}
+High end: {high}
 {anchors}
-Rate every choice from {lowest} to {highest}. Judge what each choice does and the ground it gives, \
-not whether you would do it. First say briefly why, then give the ratings."""
-FIRST_WHY = " First say briefly why, then give the ratings."
+Rate every choice on this scale. Judge each by what it says and does, and by nothing \
+else: not by whether you would choose it, nor by its place in the list. First say why in a few \
+sentences, naming the choices by their letters, then give the ratings."""
+FIRST_WHY = " First say why in a few sentences, naming the choices by their letters, then give the ratings."
 
 
 class RateTogether(dspy.Signature):

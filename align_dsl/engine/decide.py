@@ -117,7 +117,7 @@ def _gather(question: Question, answers: Mapping[str, Answer]) -> _Gathered:
 
 
 def _translate(one: Any, choices: Mapping[str, str], attribute: str | None) -> Any:
-    changes = {"choice": choices[one.choice]}
+    changes = {"choice": choices[one.choice], "shown": one.choice}
     if isinstance(one, Rating) and attribute is not None:
         changes["attribute"] = attribute
     return one.model_copy(update=changes)

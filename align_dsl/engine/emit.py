@@ -372,6 +372,9 @@ class _File:
                 value = ast.literal_eval(node.value)
             except ValueError:
                 value = None
+        if isinstance(value, str):
+            short = len(name) + len(_text(value)) + 3 <= WIDTH
+            lines = [f"{name} = {_text(value) if short else _block(value)}"]
         self.pieces[name] = _Piece(name, "\n".join(lines), frozenset(uses - {name}), value)
 
 
@@ -435,7 +438,7 @@ class _Copied:
 
 def _without_default(piece: _Piece) -> _Piece:
     """An algorithm without its own prompt: every step is given one."""
-    found = re.search(r"\(self, \w+: Prompt( = (\w+))", piece.text)
+    found = re.search(r"\(\s*self,\s*\w+: Prompt( = (\w+))", piece.text)
     if found is None:
         return piece
     text = piece.text.replace(found[1], "", 1)
@@ -692,7 +695,7 @@ class Gathered:
     def all(self) -> tuple[Any, ...]:
         """Everything that was said, in terms of the scenario's own choices."""
         return tuple(
-            one.model_copy(update={"choice": shown.means[one.choice]})
+            one.model_copy(update={"choice": shown.means[one.choice], "shown": one.choice})
             for _, shown, one in self.said
         )
 

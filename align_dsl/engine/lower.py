@@ -32,7 +32,9 @@ def encode(output: Any) -> Any:
     """An algorithm's output as JSON."""
     if isinstance(output, tuple | list):
         return [encode(one) for one in output]
-    return output.model_dump(mode="json") if isinstance(output, Value) else output
+    if isinstance(output, Value):
+        return output.model_dump(mode="json", exclude_defaults=True)
+    return output
 
 
 def decode(kind: str, stored: Any) -> Any:

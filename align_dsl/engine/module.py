@@ -15,7 +15,7 @@ from typing import Any
 import dspy
 from pydantic import BaseModel, TypeAdapter
 
-from align_dsl.algorithms._demos import pick_demo, rating_demos, ratings_demo
+from align_dsl.algorithms._demos import pick_demo, rating_demos, ratings_demo, weighing_demos
 from align_dsl.backends import Backend
 from align_dsl.engine.adapter import TRAIL, NoAnswer, Trail, TypedAdapter
 from align_dsl.engine.decide import decide_one
@@ -33,6 +33,7 @@ from align_dsl.types import (
     Label,
     LabelledNumbers,
     ScaleNumber,
+    ScaleWeights,
     Scenario,
     Target,
 )
@@ -197,6 +198,7 @@ class FittingDemos(dspy.Adapter):
             shown = _worked(demo, signature, inputs)
         elif all(n in demo for n in names):
             shown = [{n: _typed(signature.fields[n].annotation, demo[n]) for n in names}]
+            shown = [one for one in shown if None not in one.values()]  # no pick was made
         else:
             lacking = ", ".join(n for n in names if n not in demo)
             raise PlanError(f"a demo of `{signature.__name__}` lacks {lacking}")
@@ -205,6 +207,8 @@ class FittingDemos(dspy.Adapter):
 
 def _typed(kind: Any, value: Any) -> Any:
     """A value as its type, also when it comes from a saved module."""
+    if kind is ScaleWeights and isinstance(value, Mapping):  # shown as the number they come to
+        return round(sum(float(number) * weight for number, weight in value.items()))
     plain = isinstance(value, dict | list) and not isinstance(value, BaseModel)
     return TypeAdapter(kind).validate_python(value) if plain else value
 
@@ -243,17 +247,18 @@ def _worked(
     if attribute is not None:
         if not any(attribute.name in by for by in exemplar.labels.values()):
             return []
-        if kinds == {str, LabelledNumbers}:
+        if LabelledNumbers in kinds:
             return [ratings_demo(exemplar, attribute)]
-        if kinds == {str, ScaleNumber}:
-            return rating_demos(exemplar, attribute)
-    elif target is not None and kinds == {str, Label}:
+        if kinds & {ScaleNumber, ScaleWeights}:
+            several = "choice" not in signature.input_fields
+            return (weighing_demos if several else rating_demos)(exemplar, attribute)
+    elif target is not None and Label in kinds:
         labelled = set.intersection(*(set(by) for by in exemplar.labels.values()))
         if not target.values.keys() <= labelled:
             return []
         demo = pick_demo(exemplar, target, inputs["attributes"])
         return [demo] if demo else []
-    elif kinds == {str, Label}:
+    elif Label in kinds:
         letters = {i: letter(n) for n, (i, _) in enumerate(texts)}
         shown = tuple(Choice(id=letters[i], text=t) for i, t in texts)
         scenario = Scenario(id="", text=example["scenario"], choices=shown)

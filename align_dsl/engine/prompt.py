@@ -16,6 +16,9 @@ from typing import Any, Literal
 from align_dsl.language.wording import fill, stance
 from align_dsl.types import Attribute, Choice, Scale, Scenario, Target
 
+UNIT = Scale(low=0, high=1, step=0.01)
+"""What numbers are asked for where no attribute gives a scale."""
+
 Kind = Literal["text", "label", "numbers", "number", "weights", "json"]
 Message = dict[str, str]
 
@@ -99,7 +102,7 @@ def written(scale: Scale | None) -> tuple[str, ...]:
 
 
 def _number(scale: Scale | None) -> dict[str, Any]:
-    scale = scale or Scale(low=0, high=1, step=0.01)
+    scale = scale or UNIT
     if scale.whole:
         return {"type": "integer", "minimum": int(scale.low), "maximum": int(scale.high)}
     return {"type": "number", "minimum": scale.low, "maximum": scale.high}
@@ -153,7 +156,16 @@ def layout(shape: Shape) -> str:
             case _:
                 said = "NUMBER" if kind == "number" else "..."
         parts.append(f'"{name}": {said}')
-    return f"Answer with JSON of this form and nothing else:\n{{{', '.join(parts)}}}"
+    form = f"Answer with JSON of this form and nothing else:\n{{{', '.join(parts)}}}"
+    kinds = {kind for _, kind in shape.outputs}
+    if "label" in kinds:
+        form += "\nLETTER is the letter of one choice."
+    if kinds & {"numbers", "number"}:
+        scale = shape.scale or UNIT
+        whole = "a whole number" if scale.whole else "a number"
+        form += f"\nNUMBER is {whole} from {scale.low:g} to {scale.high:g}"
+        form += "; every choice gets one." if "numbers" in kinds else "."
+    return form
 
 
 def fields(inputs: Mapping[str, Any]) -> dict[str, str]:
@@ -173,7 +185,7 @@ def _of_attribute(attribute: Attribute) -> dict[str, str]:
     anchors = "\n".join(f"{number:g}: {said}" for number, said in attribute.anchors)
     return {
         "attribute": attribute.title,
-        "definition": attribute.about,
+        "definition": _definition(attribute),
         "high": attribute.high,
         "low": attribute.low,
         "includes": "; ".join(attribute.includes),
@@ -184,16 +196,33 @@ def _of_attribute(attribute: Attribute) -> dict[str, str]:
     }
 
 
+def _definition(attribute: Attribute) -> str:
+    said = attribute.about
+    if attribute.includes:
+        said += f"\nThis counts: {'; '.join(attribute.includes)}."
+    if attribute.excludes:
+        said += f"\nThis does not count: {'; '.join(attribute.excludes)}."
+    return said
+
+
 def _stance(attribute: Attribute, target: Target) -> str:
+    """Where the target stands on one attribute. Both ends are shown whatever the value is."""
     value = target.values[attribute.name]
-    where = f"- {attribute.title}: {stance(value)} ({value:g} on a scale from 0 to 1)."
     if attribute.kind == "group":
         belongs = "belongs" if value >= 0.5 else "does not belong"
         return f"- {attribute.title}: the person {belongs} to this group. {attribute.about}"
-    end = attribute.high if value >= 0.5 else attribute.low
-    if 0.4 < value <= 0.6:
-        end = f"between this: {attribute.low} And this: {attribute.high}"
-    return f"{where} {attribute.about} {end}"
+    between = "This person stands between the two ends."
+    leans = f"This person leans to the {'high' if value >= 0.5 else 'low'} end."
+    lines = [
+        f"- {attribute.title}: {stance(value)}, {value:g} on a scale from 0 (low end) to 1 (high end)",
+        attribute.about,
+        f"Low end: {attribute.low}",
+        f"High end: {attribute.high}",
+        between if 0.4 < value <= 0.6 else leans,
+    ]
+    if len(set(target.weights.values()) | {1.0}) > 1:
+        lines.append(f"Weight beside the other attributes: {target.weights.get(attribute.name, 1):g}")
+    return "\n  ".join(lines)
 
 
 def user(inputs: Mapping[str, Any]) -> str:
@@ -312,7 +341,7 @@ def _value(kind: Kind, name: str, value: Any, shape: Shape) -> Any:
 
 def _in_range(name: str, value: Any, scale: Scale | None) -> float:
     """A number as JSON Schema sees it: 7.0 is an integer, true is no number."""
-    scale = scale or Scale(low=0, high=1, step=0.01)
+    scale = scale or UNIT
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Invalid(f"`{name}` is not a number")
     if not scale.low <= value <= scale.high:

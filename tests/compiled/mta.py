@@ -48,6 +48,7 @@ from align_dsl.types import (
     Range,
     Rating,
     Ratings,
+    ScaleWeights,
     Scenario,
     Target,
     Vote,
@@ -56,7 +57,7 @@ from align_dsl.types import (
 )
 
 PROGRAM = "programs/mta.yaml"
-DIGEST = "d3ecc65c8ee527fc04a4cd8e"
+DIGEST = "653e182a700e9dc7fbecfc98"
 SEED = 0
 DATA = ("jsonl", "data/triage.jsonl")  # the exemplars: format, and path
 SPLIT: Split | None = None
@@ -340,18 +341,21 @@ MODELS = {
 
 # The adapter fills {attribute}, {definition} and so on from the attribute or target.
 BASELINE_PICK = """\
-You are given a situation and several choices. Pick the choice that you find best. First say \
-briefly why, then give the letter of your choice."""
+You are given a situation and several choices. Pick the choice that you find best, whatever its \
+place in the list. First say why in a few sentences, then give its letter."""
 ZERO_SHOT_RATE = """\
 You judge how strongly each of several choices shows one attribute.
 
 Attribute: {attribute}
 {definition}
-A choice at the high end: {high}
-A choice at the low end: {low}
+
+The scale runs from {lowest} (low end) to {highest} (high end).
+Low end: {low}
+High end: {high}
 {anchors}
-Rate every choice from {lowest} to {highest}. Judge what each choice does and the ground it \
-gives, not whether you would do it. First say briefly why, then give the ratings."""
+Rate every choice on this scale. Judge each by what it says and does, and by nothing else: not by \
+whether you would choose it, nor by its place in the list. First say why in a few sentences, \
+naming the choices by their letters, then give the ratings."""
 REGRESSION_RATE = ZERO_SHOT_RATE
 
 
@@ -419,7 +423,7 @@ class Gathered:
     def all(self) -> tuple[Any, ...]:
         """Everything that was said, in terms of the scenario's own choices."""
         return tuple(
-            one.model_copy(update={"choice": shown.means[one.choice]})
+            one.model_copy(update={"choice": shown.means[one.choice], "shown": one.choice})
             for _, shown, one in self.said
         )
 
@@ -618,6 +622,10 @@ class recall(dspy.Module):
         return random.Random(digest(f"{self.seed}/{scenario.content()}"))
 
 
+FIRST_WHY = """\
+ First say why in a few sentences, naming the choices by their letters, then give the ratings."""
+
+
 class RateTogether(dspy.Signature):
     """Rate every choice on one attribute."""
 
@@ -625,6 +633,15 @@ class RateTogether(dspy.Signature):
     attribute: Attribute = dspy.InputField()
     because: str = dspy.OutputField()
     ratings: LabelledNumbers = dspy.OutputField()
+
+
+class WeighOneOfSeveral(dspy.Signature):
+    """How probable each number of the scale is as the rating of one choice among several."""
+
+    scenario: Scenario = dspy.InputField()
+    attribute: Attribute = dspy.InputField()
+    rate: str = dspy.InputField()
+    rating: ScaleWeights = dspy.OutputField()
 
 
 def degree(value: float) -> str:
@@ -681,14 +698,42 @@ def ratings_demo(exemplar: Exemplar, attribute: Attribute) -> dict[str, Any]:
     }
 
 
-class rate_together(dspy.Module):
-    """Rate all choices together on one attribute, reasoning before rating."""
+def weighing_demos(exemplar: Exemplar, attribute: Attribute) -> list[dict[str, Any]]:
+    shown = _labelled(exemplar, (attribute.name,))
+    scenario = _scenario(exemplar, shown)
+    return [
+        {
+            "scenario": scenario,
+            "attribute": attribute,
+            "rate": s.choice.id,
+            "rating": _number(s, attribute),
+        }
+        for s in shown
+    ]
 
-    def __init__(self, instructions: Prompt) -> None:
+
+class rate_together(dspy.Module):
+    """Rate all choices together on one attribute, reasoning before rating.
+
+    With `rating: expected` nothing is reasoned, and each choice has a question of its own, beside
+    the others: it is the mean of the numbers of the scale, each as probable as the model finds it.
+    `sampled` is `verbal`, said of a mean of several samples.
+    """
+
+    def __init__(
+        self,
+        instructions: Prompt,
+        rating: Literal["verbal", "sampled", "expected"] = "verbal",
+    ) -> None:
         super().__init__()
-        self.rate = dspy.Predict(RateTogether.with_instructions(instructions))
+        self.expected = rating == "expected"
+        asked = WeighOneOfSeveral if self.expected else RateTogether
+        said = instructions.replace(FIRST_WHY, "") if self.expected else instructions
+        self.rate = dspy.Predict(asked.with_instructions(said))
 
     def forward(self, scenario: Scenario, attribute: Attribute, demos: Exemplars = ()) -> Ratings:
+        if self.expected:
+            return self._weighed(scenario, attribute, demos)
         shown = [ratings_demo(e, attribute) for e in demos]
         said = self.rate(scenario=scenario, attribute=attribute, demos=[*self.rate.demos, *shown])
         return tuple(
@@ -700,6 +745,15 @@ class rate_together(dspy.Module):
             )
             for choice in scenario.choices
         )
+
+    def _weighed(self, scenario: Scenario, attribute: Attribute, demos: Exemplars) -> Ratings:
+        shown = [*self.rate.demos, *(d for e in demos for d in weighing_demos(e, attribute))]
+        ratings = []
+        for choice in scenario.choices:  # what differs stands last, so that servers can reuse
+            said = self.rate(scenario=scenario, attribute=attribute, rate=choice.id, demos=shown)
+            value = attribute.scale.unit(said.rating.mean)
+            ratings.append(Rating(choice=choice.id, attribute=attribute.name, value=value))
+        return tuple(ratings)
 
 
 class read_labels(dspy.Module):

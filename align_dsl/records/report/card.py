@@ -118,7 +118,7 @@ def _decision(sheet: Sheet, case: Case, target: Target, judgement: Judgement) ->
     )
     shares = [f"{letter(case, c.id)} {d.weights.get(c.id, 0):.2f}" for c in case.scenario.choices]
     weights = el("p", "weights: ", ", ".join(shares), class_="weights") if d.weights else None
-    parts = [head, weights, _ratings(sheet, case, target, d), _votes(case, d), _reasons(d)]
+    parts = [head, weights, _ratings(sheet, case, target, d), _votes(case, d), _reasons(case, d)]
     failures = Counter(d.failures)
     parts += [_failure(one, failures[one]) for one in list(failures)[:REASONS]]
     if len(failures) > REASONS:
@@ -199,17 +199,29 @@ def _votes(case: Case, d: Decision) -> Html | None:
     return el("p", "picks: ", said, class_="weights")
 
 
-def _reasons(d: Decision) -> Html | None:
+def _reasons(case: Case, d: Decision) -> Html | None:
     """Each reason once, those for the choice that was taken first."""
     given: list[Rating | Vote] = [*d.ratings, *d.votes]
     given.sort(key=lambda one: one.choice != d.choice)
     different = list(dict.fromkeys(one.why for one in given if one.why))
     if not different:
         return None
-    shown = [el("blockquote", clipped(why, WORDS)) for why in different[:REASONS]]
+    shown = [
+        el("blockquote", clipped(why, WORDS), _letters(case, [g for g in given if g.why == why]))
+        for why in different[:REASONS]
+    ]
     more = len(different) - REASONS
     rest = el("p", f"{more:,} more reasons", class_="quiet") if more > 0 else None
     return join([*shown, rest])
+
+
+def _letters(case: Case, given: Sequence[Rating | Vote]) -> Html | None:
+    """What the letters of a reason mean here, where the choices were shown in another order."""
+    means = {one.shown: letter(case, one.choice) for one in given if one.shown}
+    if all(there == here for there, here in means.items()):
+        return None
+    said = ", ".join(f"{there} is {here} above" for there, here in sorted(means.items()))
+    return el("p", f"In this reason {said}.", class_="quiet")
 
 
 def _failure(failure: Failure, times: int) -> Html:

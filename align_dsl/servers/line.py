@@ -1,0 +1,155 @@
+"""One server -> its answers to single requests: bounded in time and size, with no key in them.
+
+Whatever goes wrong on the way is a `Trouble` with a sentence for a person, never another exception.
+Redirects are not followed and proxies not used: only the endpoint itself is ever contacted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from align_dsl.errors import visible
+
+LARGEST = 8 * 1024 * 1024  # bytes of an answer that are read
+CONNECT_SECONDS = 5.0
+SHOWN = 160  # characters of an answer that a finding quotes
+
+
+class Trouble(Exception):
+    """A request without a usable answer. `status` is 0 where the server gave none."""
+
+    def __init__(
+        self,
+        kind: Literal["unreachable", "timeout", "cut", "status", "odd"],
+        said: str,
+        status: int = 0,
+    ) -> None:
+        super().__init__(said)
+        self.kind, self.status = kind, status
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a server sent."""
+
+    status: int
+    headers: dict[str, str]  # names in lower case
+    text: str
+    seconds: float
+
+    @property
+    def html(self) -> bool:
+        start = self.text[:200].lstrip().lower()
+        return start.startswith(("<!doctype html", "<html")) or "text/html" in self.headers.get(
+            "content-type", ""
+        )
+
+    def json(self) -> Any:
+        """The body as JSON, or None where it is none."""
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError):
+            return None
+
+    def mapping(self) -> dict[str, Any]:
+        """The body as a JSON object; empty where it is none, or the status says error."""
+        said = self.json() if self.status == 200 else None
+        return said if isinstance(said, dict) else {}
+
+
+class Line:
+    """The connections to one server."""
+
+    def __init__(self, key: str = "") -> None:
+        self.requests = 0
+        self._key = key
+        self._session: Any = None
+
+    async def __aenter__(self) -> Line:
+        import aiohttp
+
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=headers,
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._session.close()
+        await asyncio.sleep(0)  # a turn of the loop, in which the transports end
+
+    async def get(self, url: str, seconds: float = 10.0) -> Heard:
+        return await self._send("GET", url, None, seconds)
+
+    async def post(self, url: str, body: Any, seconds: float) -> Heard:
+        return await self._send("POST", url, body, seconds)
+
+    async def _send(self, method: str, url: str, body: Any, seconds: float) -> Heard:
+        import aiohttp
+
+        self.requests += 1
+        began = time.monotonic()
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
+        try:
+            async with self._session.request(
+                method, url, json=body, allow_redirects=False, timeout=timeout
+            ) as response:
+                raw = await self._read(response)
+                headers = {k.lower(): v for k, v in response.headers.items()}
+                text = self._scrubbed(raw.decode("utf-8", "replace"))
+                return Heard(response.status, headers, text, time.monotonic() - began)
+        except aiohttp.ConnectionTimeoutError:
+            raise Trouble("unreachable", f"no connection within {CONNECT_SECONDS:g} s") from None
+        except TimeoutError:
+            raise Trouble("timeout", f"no answer within {seconds:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            said = error.os_error.strerror or "the connection failed"
+            raise Trouble("unreachable", self.short(said)) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            said = f"hung up before its answer was complete ({type(error).__name__})"
+            raise Trouble("cut", said) from None
+
+    async def _read(self, response: Any) -> bytes:
+        parts, size = [], 0
+        async for part in response.content.iter_chunked(65536):
+            parts.append(part)
+            size += len(part)
+            if size > LARGEST:
+                raise Trouble("odd", f"an answer of more than {LARGEST // 1024**2} MB")
+        return b"".join(parts)
+
+    def short(self, text: str) -> str:
+        """Words of a server, fit to be quoted on one line of a terminal."""
+        said = visible(" ".join(self._scrubbed(text).split()))
+        return said if len(said) <= SHOWN else f"{said[: SHOWN - 3]}..."
+
+    def _scrubbed(self, text: str) -> str:
+        return text.replace(self._key, "[key]") if self._key else text
+
+
+def complaint(heard: Heard) -> str:
+    """What a server says is wrong, in any of the forms that servers have for it; else nothing."""
+    said = heard.json()
+    if not isinstance(said, dict):
+        return "" if heard.status == 200 else heard.text
+    error = said.get("error") or said.get("detail")
+    if isinstance(error, dict):
+        error = error.get("message") or error
+    if error:
+        return error if isinstance(error, str) else json.dumps(error)
+    if said.get("object") == "error":  # vLLM before 0.10
+        return str(said.get("message", "an error"))
+    return "" if heard.status == 200 else heard.text
