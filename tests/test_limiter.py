@@ -1,0 +1,97 @@
+"""The limiter: grows on good answers, halves on complaints, rests what fails, spreads the load."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from align_dsl.engine.limiter import FIRST, Endpoint, Limiter
+
+
+def test_the_limit_grows_by_one_a_round_up_to_its_ceiling() -> None:
+    one = Endpoint("a", 12)
+    assert one.limit == FIRST
+    for _ in range(FIRST + 1):
+        one.learn("ok", 0)
+    assert FIRST + 0.9 < one.limit < FIRST + 1.2
+    for _ in range(200):
+        one.learn("ok", 0)
+    assert one.limit == 12
+
+
+def test_a_burst_of_complaints_halves_it_once() -> None:
+    one = Endpoint("a", 16)
+    for _ in range(8):
+        one.learn("busy", 10.0)
+    assert one.limit == FIRST / 2
+    one.learn("busy", 12.0)
+    assert one.limit == FIRST / 4
+    for later in range(20):
+        one.learn("busy", 20.0 + 2 * later)
+    assert one.limit == 1
+
+
+def test_who_fails_rests_longer_each_time_and_who_says_when_is_believed() -> None:
+    one = Endpoint("a", 4)
+    one.learn("down", 0.0)
+    first = one.rests_until
+    one.learn("down", 10.0)
+    assert one.rests_until - 10.0 > first > 0
+    two = Endpoint("b", 4)
+    two.learn("busy", 0.0, rest=7.0)
+    assert two.rests_until == 7.0
+    assert not two.has_room(6.9)
+    assert two.has_room(7.0)
+    two.learn("busy", 8.0, rest=9_999.0)
+    assert two.rests_until <= 38.0
+
+
+def test_never_more_in_flight_than_the_limit_and_all_are_served() -> None:
+    async def main() -> tuple[int, int]:
+        limiter = Limiter.of(["a"], 3)
+        most = served = 0
+
+        async def one() -> None:
+            nonlocal most, served
+            place = await limiter.take()
+            most = max(most, place.in_flight)
+            await asyncio.sleep(0)
+            served += 1
+            await limiter.give_back(place, "ok")
+
+        await asyncio.gather(*(one() for _ in range(200)))
+        return most, served
+
+    assert asyncio.run(main()) == (3, 200)
+
+
+def test_the_least_loaded_of_several_is_taken_and_the_failed_one_avoided() -> None:
+    async def main() -> list[str]:
+        limiter = Limiter.of(["a", "b", "c"], 6)
+        taken = [await limiter.take() for _ in range(3)]
+        urls = [e.url for e in taken]
+        await limiter.give_back(taken[0], "down")  # `a` rests
+        urls += [(await limiter.take(avoid="b")).url for _ in range(1)]
+        return urls
+
+    assert asyncio.run(main()) == ["a", "b", "c", "c"]
+
+
+def test_when_all_rest_the_first_to_wake_is_waited_for() -> None:
+    async def main() -> str:
+        limiter = Limiter.of(["a", "b"], 2)
+        first, second = await limiter.take(), await limiter.take()
+        await limiter.give_back(first, "busy", rest=0.2)
+        await limiter.give_back(second, "busy", rest=0.05)
+        async with asyncio.timeout(5):
+            return (await limiter.take()).url
+
+    assert asyncio.run(main()) == "b"
+
+
+@pytest.mark.parametrize("ceiling", [1, 2, 7, 64])
+def test_the_ceiling_is_shared_among_endpoints(ceiling: int) -> None:
+    limiter = Limiter.of(["a", "b", "c"], ceiling)
+    assert sum(e.ceiling for e in limiter.endpoints) >= ceiling
+    assert all(e.ceiling >= 1 for e in limiter.endpoints)
