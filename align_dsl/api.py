@@ -159,7 +159,7 @@ class Compiled(Mapping[str, "Decider"]):
                     scenario=case.scenario.text,
                     choices={c.id: c.text for c in case.scenario.choices},
                     target=target if target.weights else dict(target.values),
-                    labels=case.labels,
+                    labelled=case.labels,  # `labels` is a method of dspy.Example
                     choice=min(right),
                     right=sorted(right),
                 )
@@ -364,6 +364,7 @@ class _Memory:
     def renew(self, owner: str, seconds: float) -> None: ...
 
     def release(self, owner: str) -> None: ...
+    def bury(self, is_dead: object) -> None: ...
 
 
 def correct(example: Any, prediction: Any, trace: Any = None) -> bool:

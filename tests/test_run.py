@@ -270,9 +270,12 @@ def test_killed_at_random_points_it_ends_as_if_never_killed(tmp_path: Path) -> N
     dice = random.Random(7)
     for _ in range(20):
         child = subprocess.Popen(
-            command(path, store), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            command(path, store), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-        time.sleep(0.9 + dice.random() * 1.2)
+        assert child.stderr is not None
+        while child.poll() is None and not child.stderr.readline().startswith("run small-"):
+            pass
+        time.sleep(dice.random() * 0.3)
         child.kill()
         child.communicate()
     done = final(path, store)
@@ -310,7 +313,10 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(4)
+    assert child.stderr is not None
+    while not child.stderr.readline().startswith("run small-"):
+        assert child.poll() is None
+    time.sleep(0.5)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130, err

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -37,6 +38,7 @@ class AnswerStore(Protocol):
     def claim(self, keys: Iterable[str], owner: str, seconds: float) -> set[str]: ...
     def renew(self, owner: str, seconds: float) -> None: ...
     def release(self, owner: str) -> None: ...
+    def bury(self, is_dead: Callable[[str], bool]) -> None: ...
 
 
 class Progress(Protocol):
@@ -113,7 +115,7 @@ class _Work:
     ) -> None:
         self.plan, self.backends, self.store = plan, backends, store
         self.progress, self.budget, self.stop = progress, budget, stop
-        self.owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.owner = f"{platform.node()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
         self.answers: dict[str, Answer] = {}
         self.asked: set[str] = set()
         self.calls = 0
@@ -125,6 +127,8 @@ class _Work:
         self.inputs = Inputs(self.plan, self.answers)
         todo = [k for k in wanted if k not in self.answers]
         self.progress.begin(len(wanted), len(wanted) - len(todo))
+        if todo:
+            self.store.bury(is_dead)
         try:
             while todo and not self.stop.asked:
                 ready = [k for k in todo if self._is_ready(k)]
@@ -183,6 +187,7 @@ class _Work:
                 if mine:
                     self._ask_batch(mine)
                 elsewhere = [k for k in elsewhere if k not in self.answers]
+                self.store.bury(is_dead)
                 time.sleep(0.1 if elsewhere else 0)
 
     def _claimed(self, keys: list[str]) -> Iterator[tuple[list[str], list[str]]]:
@@ -264,6 +269,21 @@ class _Work:
             self.renewed = time.monotonic()
 
 
+def is_dead(owner: str) -> bool:
+    """Whether an owner was a process of this machine that is no more."""
+    node, _, rest = owner.partition("/")
+    pid = rest.partition("/")[0]
+    if node != platform.node() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's, but alive
+        return False
+    return False
+
+
 class Inputs:
     """The values that jobs take, found through what other jobs brought back.
 
@@ -337,4 +357,5 @@ def ask(job: Job, inputs: dict[str, Any] | Failure, backend: Backend) -> Answer:
         completion_tokens=trail.completion_tokens,
         seconds=round(time.perf_counter() - started, 6),
         constrained=trail.constrained,
+        notes=trail.notes,
     )
