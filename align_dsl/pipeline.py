@@ -232,7 +232,8 @@ def select(loaded: Loaded, selection: Selection) -> Loaded:
 def prompts_version() -> str:
     """Changes with every file that has a say in what is sent to a model."""
     package = Path(__file__).parent
-    files = ("engine/prompt.py", "engine/adapter.py", "language/wording.py")
+    parts = ("engine/prompt", "engine/adapter", "engine/expected", "engine/grammar")
+    files = (*(f"{part}.py" for part in parts), "language/wording.py")
     return hashlib.sha256(b"".join((package / f).read_bytes() for f in files)).hexdigest()[:12]
 
 

@@ -31,7 +31,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SERVER = ROOT / "tests" / "servers" / "recorder.py"
-ANSWER = json.dumps({"because": "A shares the blankets by need, B by rank.", "ratings": {"A": 8, "B": 2}})
+ANSWER = json.dumps(
+    {"because": "A shares the blankets by need, B by rank.", "ratings": {"A": 8, "B": 2}}
+)
 SCENARIO = (
     "A shelter has {n} blankets left and two families at the door. One family has an infant and has"
     " walked all night; the other runs the shop that supplies the shelter and was promised help."
@@ -70,17 +72,17 @@ def aiohttp_alone(url: str, in_flight: int) -> Round:
 
     body = _our_body()
     loop = asyncio.new_event_loop()
-    session: list[aiohttp.ClientSession] = []
-
-    async def one(n: int) -> None:
-        said = orjson.dumps({**body, "seed": n})
-        async with session[0].post(f"{url}/v1/chat/completions", data=said) as response:
-            orjson.loads(orjson.loads(await response.read())["choices"][0]["message"]["content"])
 
     async def many(n: int) -> None:
-        if not session:
-            session.append(aiohttp.ClientSession(headers={"Content-Type": "application/json"}))
-        await _bounded(one, n, in_flight)
+        async with aiohttp.ClientSession(headers={"Content-Type": "application/json"}) as session:
+
+            async def one(n: int) -> None:
+                said = orjson.dumps({**body, "seed": n})
+                async with session.post(f"{url}/v1/chat/completions", data=said) as response:
+                    answer = orjson.loads(await response.read())
+                    orjson.loads(answer["choices"][0]["message"]["content"])
+
+            await _bounded(one, n, in_flight)
 
     return lambda n: loop.run_until_complete(many(n))
 
@@ -301,7 +303,7 @@ def _says(process: subprocess.Popen[str], line: str | None = None) -> str:
         process.stdin.flush()
     said = process.stdout.readline()
     if not said:
-        raise SystemExit(f"{process.args} ended early")
+        raise SystemExit(f"{process.args!r} ended early")
     return said.strip()
 
 
@@ -331,7 +333,8 @@ def measure(requests: int, rounds: int, in_flight: int, names: list[str]) -> Non
 def _table(
     seen: dict[str, list[tuple[float, float]]], requests: int, rounds: int, in_flight: int
 ) -> None:
-    print(f"{requests} requests x {rounds} rounds, {in_flight} in flight, Python {sys.version.split()[0]}\n")
+    version = sys.version.split()[0]
+    print(f"{requests} requests x {rounds} rounds, {in_flight} in flight, Python {version}\n")
     unit = {n: statistics.median(c for c, _ in found) for n, found in seen.items()}
     raw = unit.get("raw aiohttp", 0)
     stock = min((c for n, c in unit.items() if n.startswith("dspy")), default=0)

@@ -327,7 +327,7 @@ def test_the_callers_lm_is_asked_what_the_module_says(
     module(**ask)
     after = engine.asked[n]
     assert after.system.startswith("Be brief about fairness.")
-    labelled = [e for e in rate.demos if any("fairness" in by for by in e.labels.values())]
+    labelled = [e for e in rate.demos if any("fairness" in by for by in e.labelled.values())]
     assert len(after.messages) == 2 * (20 + len(labelled)) + 1
     assert after.messages[-1] == before.messages[-1]
     mta["regression"].module(**ask)

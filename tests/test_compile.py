@@ -5,6 +5,7 @@ UPDATE_EXPECT=1 rewrites tests/compiled/mta.py; read the diff as a user would.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import itertools
 import json
@@ -24,7 +25,7 @@ from click.testing import CliRunner
 import align_dsl
 from align_dsl import pipeline
 from align_dsl.commands.compile import command
-from align_dsl.engine.emit import emit
+from align_dsl.emit import emit
 from align_dsl.engine.plan import concerns
 from align_dsl.language.library import shipped_folder
 from align_dsl.types import Exemplar, Pool
@@ -106,6 +107,18 @@ def test_the_golden_file_decides_as_run_does(tmp_path: Path) -> None:
     assert module.check()
 
 
+def test_the_head_names_all_that_is_imported_from_align_dsl() -> None:
+    tree = ast.parse(GOLDEN.read_text(encoding="utf-8"))
+    head = ast.get_docstring(tree) or ""
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module]
+    for node in found:
+        top, _, below = (node.module or "").partition(".")
+        names = [below] if below else [a.name for a in node.names]
+        for name in names if top == "align_dsl" else ():
+            assert f"\n    {name.split('.')[0] if 'aligners' in name else name} " in head
+    assert len(found) > 10
+
+
 CASES = [
     {
         "id": f"s{n}",
@@ -148,7 +161,7 @@ deciders:
   own:
     about: One attribute only, in words of its own.
     steps:
-      - name: rate
+      - name: closest
         use: rate_together
         each: [attribute]
         order: shuffle
@@ -157,7 +170,7 @@ deciders:
           instructions: |
             Rate {attribute} from {lowest} to {highest}, "quickly".
             Mind the triple \\"\\"\\" quotes.
-    decide: {use: closest, take: rate}
+    decide: {use: closest, take: closest}
 model: %s
 metrics: [accuracy]
 """

@@ -209,7 +209,8 @@ def test_the_task_is_the_same_for_all_scenarios_of_a_step() -> None:
 
 @pytest.mark.parametrize("value", [i / 100 for i in range(101)])
 def test_every_value_of_a_target_has_words(value: float) -> None:
-    _, said = ask(pick_for(), **{**FOR, "target": target(fairness=value)})
+    inputs: dict[str, Any] = {**FOR, "target": target(fairness=value)}
+    _, said = ask(pick_for(), **inputs)
     system = said[0]["content"]
     assert f"{value:g} on a scale" in system
     leaning = ("low" if value < 0.5 else "high") if not 0.4 < value <= 0.6 else "between"

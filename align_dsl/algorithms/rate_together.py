@@ -35,7 +35,9 @@ High end: {high}
 Rate every choice on this scale. Judge each by what it says and does, and by nothing \
 else: not by whether you would choose it, nor by its place in the list. First say why in a few \
 sentences, naming the choices by their letters, then give the ratings."""
-FIRST_WHY = " First say why in a few sentences, naming the choices by their letters, then give the ratings."
+FIRST_WHY = (
+    " First say why in a few sentences, naming the choices by their letters, then give the ratings."
+)
 
 
 class RateTogether(dspy.Signature):

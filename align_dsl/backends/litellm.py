@@ -58,6 +58,7 @@ class litellm:  # noqa: N801  (named as in YAML)
                 f"{error.strerror or error}\n"
                 "  = start the server, or set `endpoint:` under `models:`"
             ) from None
+        self.engine.look()
 
     def close(self) -> None:
         self.engine.close()

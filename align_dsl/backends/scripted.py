@@ -46,7 +46,7 @@ class Line(BaseModel):
     seconds: float = 0.0
 
 
-class scripted(dspy.Adapter):  # type: ignore[misc]  # noqa: N801
+class scripted(dspy.Adapter):  # noqa: N801
     """Gives the answers of a file; a question without one is refused."""
 
     note = "scripted answers"
@@ -118,7 +118,8 @@ class scripted(dspy.Adapter):  # type: ignore[misc]  # noqa: N801
         scenario = next((v for v in inputs.values() if isinstance(v, Scenario)), None)
         attribute = next((v for v in inputs.values() if isinstance(v, Attribute)), None)
         text = scenario.text if scenario else None
-        for line in (*self.by_scenario.get(text, ()), *self.by_scenario.get(None, ())):
+        lines: list[Line] = [*self.by_scenario.get(text, []), *self.by_scenario.get(None, [])]
+        for line in lines:
             names = (attribute.name, attribute.title) if attribute else ()
             if line.attribute is None or line.attribute in names:
                 return line

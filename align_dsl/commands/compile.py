@@ -8,7 +8,7 @@ import click
 
 from align_dsl.commands import _painted
 from align_dsl.commands.program import program_file
-from align_dsl.errors import render
+from align_dsl.errors import PlanError, render
 
 
 @click.command
@@ -25,7 +25,7 @@ def command(program: Path, output: Path | None) -> None:
     The module decides as the YAML does. It needs dspy and align-dsl when it runs.
     """
     from align_dsl import pipeline
-    from align_dsl.engine.emit import emit
+    from align_dsl.emit import emit
 
     file = program_file(program)
     checked = pipeline.compile(file)
@@ -34,8 +34,11 @@ def command(program: Path, output: Path | None) -> None:
     text = emit(checked.program, file, _named(file))
     if output is None:
         click.echo(text, nl=False)
-    else:
+        return
+    try:
         output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PlanError(f"error: {output} cannot be written: {error.strerror}") from None
 
 
 def _named(file: Path) -> str:

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 @click.option("--scenario", metavar="ID", help="With --prompts: of this scenario.")
 @click.option("--only", multiple=True, metavar="DECIDER", help="This decider only; repeatable.")
 @click.option("--limit", type=click.IntRange(min=1), help="Plan for the first N cases only.")
+@click.option("--optimize", is_flag=True, help="The space, the splits and the cost of optimizing.")
 @changes_options
 @store_option
 def command(
     program: Path,
+    optimize: bool,
     prompts: bool,
     scenario: str | None,
     only: tuple[str, ...],
@@ -35,6 +37,11 @@ def command(
     changes: Changes,
 ) -> None:
     """Show the resolved PROGRAM, its steps and ports, the plan and its bill. Asks no model."""
+    if optimize:
+        from align_dsl.commands.optimize import explain
+
+        explain(program_file(program), changes, store)
+        return
     from align_dsl.language.render import render_program
     from align_dsl.pipeline import Selection, load, open_backends, plan_run, select
 

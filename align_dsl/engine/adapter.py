@@ -20,7 +20,7 @@ import dspy
 from dspy.lm15 import Config, Request, TextPart
 from dspy.lm15 import Message as LmMessage
 
-from align_dsl.engine.prompt import Invalid, Kind, Message, Shape, messages, parse, schema
+from align_dsl.engine.prompt import Invalid, Kind, Message, Shape, messages, parse, sayable, schema
 from align_dsl.types import (
     Attribute,
     Failure,
@@ -60,12 +60,13 @@ class NotNow(Exception):
         """Seconds to wait before asking again: what the server said, else longer each time."""
         if self.wait is not None:
             return self.wait
-        return min(8.0, 0.5 * 2**times) * uniform(0.7, 1.3)  # or all would come back at once
+        seconds: float = min(8.0, 0.5 * 2**times)
+        return seconds * uniform(0.7, 1.3)  # or all would come back at once
 
 
 @dataclass(slots=True)
 class Trail:
-    """What happened on the wire during one job. Kept by the job, filled in by adapter and engine."""
+    """What happened on the wire during one job. The job keeps it; adapter and engine fill it."""
 
     seed: int | None = None
     calls: int = 0
@@ -74,6 +75,7 @@ class Trail:
     completion_tokens: int = 0
     raw: str = ""
     constrained: str = ""
+    notes: dict[str, Any] = field(default_factory=dict)  # what the record keeps beside the answer
     asked: list[tuple[list[Message], dict[str, Any]]] = field(default_factory=list)
 
 
@@ -88,7 +90,7 @@ class Said:
     cut_off: bool = False
 
 
-class TypedAdapter(dspy.Adapter):  # type: ignore[misc]
+class TypedAdapter(dspy.Adapter):
     """Typed inputs in, typed outputs out. `retries` bounds what a job may send after its first."""
 
     def __init__(self, retries: int = 1) -> None:
@@ -140,12 +142,23 @@ class _Asker:
 
     def ask(self, said: list[Message]) -> dict[str, Any]:
         self.trail.asked.append((said, schema(self.shape)))
+        if self.shape.weighs:
+            return {self.shape.outputs[0][0]: self._weighed(said)}
         heard = self._heard(said)
         self.trail.raw = heard.text
         if heard.cut_off:
             message = "the answer was cut off at the token limit"
             raise NoAnswer(Failure(status="truncated", message=message, raw=heard.text))
         return parse(self.shape, heard.text)
+
+    def _weighed(self, said: list[Message]) -> ScaleWeights:
+        weigh = getattr(getattr(self.lm, "engine", None), "weigh", None)
+        if weigh is None:
+            message = "`rating: expected` needs log-probabilities, which this model does not tell"
+            message += "; use `rating: verbal` or `rating: sampled`"
+            raise NoAnswer(Failure(status="refused", message=message))
+        weights: ScaleWeights = weigh(said, self.shape, self.trail)
+        return weights
 
     def _heard(self, said: list[Message]) -> Said:
         wished = {**getattr(self.lm, "kwargs", {}), **self.lm_kwargs}
@@ -160,8 +173,9 @@ class _Asker:
                 request(self.lm.model, self.shape, said, self.trail.seed, temperature)
             )
         except dspy.LMError as error:
-            raise NoAnswer(Failure(status="refused", message=str(error)[:300])) from None
-        return Said(response.message.text or "", response.finish_reason == "length")
+            message = sayable(str(error))[:300]
+            raise NoAnswer(Failure(status="refused", message=message)) from None
+        return Said(sayable(response.message.text or ""), response.finish_reason == "length")
 
     def invalid(self, wrong: Invalid) -> Failure:
         return Failure(status="invalid", message=str(wrong), raw=self.trail.raw)
@@ -169,7 +183,7 @@ class _Asker:
 
 def _again(raw: str, wrong: Invalid) -> list[Message]:
     return [
-        {"role": "assistant", "content": raw[:SHOWN_AGAIN]},
+        {"role": "assistant", "content": raw[:SHOWN_AGAIN] or "(nothing)"},
         {"role": "user", "content": f"That answer cannot be used: {wrong}. Answer again."},
     ]
 

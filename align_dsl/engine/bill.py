@@ -51,8 +51,14 @@ def _line(plan: Plan, questions: list[Question], known: Collection[str], typical
         job = plan.jobs[key]
         scenario = next((v for v in job.inputs.values() if isinstance(v, Scenario)), None)
         size = tokens(scenario) if scenario else 0.0
+        rated = len(scenario.choices) if scenario else 1
+        if job.step.params.get("rating") == "expected":  # a question and a token for each number
+            rated = 1 if "choice" in job.step.each else rated
+            prompt += rated * (OVERHEAD + size + shots(decider, job.step) * typical)
+            completion += rated
+            continue
         prompt += OVERHEAD + size + shots(decider, job.step) * (typical + REASON)
-        completion += REASON + NUMBER * (len(scenario.choices) if scenario else 1)
+        completion += REASON + NUMBER * rated
     return Line(
         decider=decider,
         model=model,

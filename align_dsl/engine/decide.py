@@ -14,7 +14,7 @@ from align_dsl.engine.lower import decode
 from align_dsl.engine.plan import Plan, Question
 from align_dsl.records.record import Answer
 from align_dsl.registry import ALIGNERS
-from align_dsl.types import Decision, Failure, Rating, Status, Vote, digest
+from align_dsl.types import Decision, Failure, Rating, Scenario, Status, Vote, digest
 
 
 def decide(
@@ -55,24 +55,30 @@ def decide_one(
     }
     decide_by = question.decider.decide
     weights = aligners[decide_by.aligner.name](**ports, **decide_by.params)
-    most = max(weights.values(), default=0.0)
-    if most <= 0:
+    best = heaviest(weights, question.case.scenario)
+    if not best:
         return Decision(status="invalid", weights=weights, **common)
-    best = [c.id for c in question.case.scenario.choices if weights[c.id] >= most - 1e-12]
     status: Status = "ok" if len(best) == 1 else "tied"
-    choice = best[0] if len(best) == 1 else _draw(question, best, seed)
+    choice = draw(best, question.case.scenario, question.decider.name, seed)
     return Decision(status=status, choice=choice, weights=weights, **common)
 
 
-def _draw(question: Question, best: list[str], seed: int) -> str:
+def heaviest(weights: Mapping[str, float], scenario: Scenario) -> list[str]:
+    """The choices with the most weight; none where no choice has any."""
+    most = max(weights.values(), default=0.0)
+    return [c.id for c in scenario.choices if weights[c.id] >= most - 1e-12] if most > 0 else []
+
+
+def draw(best: list[str], scenario: Scenario, decider: str, seed: int) -> str:
     """One of several equally good choices.
 
     The scenario's content is the seed, so reruns agree; the target is no part of it, so a decider
     without any opinion does not seem to have one on targets.
     """
-    scenario = question.case.scenario
+    if len(best) == 1:
+        return best[0]
     texts = {c.id: c.text for c in scenario.choices}
-    dice = random.Random(digest(repr([seed, question.decider.name, scenario.content()])))
+    dice = random.Random(digest(repr([seed, decider, scenario.content()])))
     return dice.choice(sorted(best, key=lambda c: (texts[c], c)))
 
 
@@ -101,7 +107,7 @@ def _gather(question: Question, answers: Mapping[str, Answer]) -> _Gathered:
             else:
                 step = question.decider.step(question.decider.decide.takes[port])
                 for one in decode(step.algorithm.output, answer.output):
-                    said.append(_translate(one, link.choices, link.attribute))
+                    said.append(translated(one, link.choices, link.attribute))
                 if "choice" not in step.each:
                     covered.add(link.attribute)
                 continue
@@ -116,7 +122,8 @@ def _gather(question: Question, answers: Mapping[str, Answer]) -> _Gathered:
     return found
 
 
-def _translate(one: Any, choices: Mapping[str, str], attribute: str | None) -> Any:
+def translated(one: Any, choices: Mapping[str, str], attribute: str | None) -> Any:
+    """A rating or vote on letters, as one on choices."""
     changes = {"choice": choices[one.choice], "shown": one.choice}
     if isinstance(one, Rating) and attribute is not None:
         changes["attribute"] = attribute

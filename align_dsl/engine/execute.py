@@ -7,27 +7,28 @@ else. Jobs are claimed before they are asked, so that two processes on one store
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import dspy
 
 from align_dsl.backends import Backend
 from align_dsl.engine.adapter import TRAIL, NoAnswer, Trail
-from align_dsl.engine.lower import decode, encode, lower
+from align_dsl.engine.inputs import Inputs
+from align_dsl.engine.lower import encode, lower
 from align_dsl.engine.plan import Job, Plan, Question
+from align_dsl.records.owner import is_dead, owner
 from align_dsl.records.record import Answer
 from align_dsl.types import Failure
 
 CLAIM_SECONDS = 60.0  # how long a claim outlives the process that made it
 BATCH = 64  # jobs claimed and answers written together at most
+SAVE_SECONDS = 0.2  # how long an answer may wait to be written
+WARM_FROM = 4  # workers from which on a group is begun with a single question
 
 
 class AnswerStore(Protocol):
@@ -115,7 +116,7 @@ class _Work:
     ) -> None:
         self.plan, self.backends, self.store = plan, backends, store
         self.progress, self.budget, self.stop = progress, budget, stop
-        self.owner = f"{platform.node()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+        self.owner = owner()
         self.answers: dict[str, Answer] = {}
         self.asked: set[str] = set()
         self.calls = 0
@@ -131,7 +132,7 @@ class _Work:
             self.store.bury(is_dead)
         try:
             while todo and not self.stop.asked:
-                ready = [k for k in todo if self._is_ready(k)]
+                ready = [k for k in todo if self.inputs.are_there(k)]
                 if not ready:
                     self._lost(todo)
                     break
@@ -153,18 +154,6 @@ class _Work:
                 said = None if failure else encode(output)
                 self.answers[link.key] = Answer(key=link.key, output=said, failure=failure)
 
-    def _is_ready(self, key: str) -> bool:
-        return all(d in self.answers for d in self._model_inputs(key))
-
-    def _model_inputs(self, key: str) -> Iterator[str]:
-        """The jobs with a model that a job builds on, directly or through others."""
-        for value in self.plan.jobs[key].inputs.values():
-            for below in value if _are_keys(value, self.plan) else ():
-                if self.plan.jobs[below].step.algorithm.calls:
-                    yield below
-                else:
-                    yield from self._model_inputs(below)
-
     def _lost(self, todo: list[str]) -> None:
         failure = Failure(status="unreachable", message="what this builds on was never answered")
         for key in todo:
@@ -173,71 +162,94 @@ class _Work:
     def _ask_all(self, keys: list[str]) -> None:
         """Claim, ask and store; what another process has claimed is waited for."""
         elsewhere: list[str] = []
-        for mine, theirs in self._claimed(keys):
-            elsewhere += theirs
-            if mine:
-                self._ask_batch(mine)
-            if self.stop.asked:
-                return
+        self._ask_some(keys, elsewhere)
         while elsewhere and not self.stop.asked:
             self._keep(self.store.known(elsewhere).values(), fresh=False)
-            elsewhere = [k for k in elsewhere if k not in self.answers]
-            if elsewhere:
-                mine = sorted(self.store.claim(elsewhere, self.owner, CLAIM_SECONDS))
-                if mine:
-                    self._ask_batch(mine)
-                elsewhere = [k for k in elsewhere if k not in self.answers]
-                self.store.bury(is_dead)
-                time.sleep(0.1 if elsewhere else 0)
+            left = [k for k in elsewhere if k not in self.answers]
+            elsewhere = []
+            self.store.bury(is_dead)
+            self._ask_some(left, elsewhere)
+            time.sleep(0.1 if elsewhere else 0)
 
-    def _claimed(self, keys: list[str]) -> Iterator[tuple[list[str], list[str]]]:
+    def _ask_some(self, keys: list[str], elsewhere: list[str]) -> None:
+        """Ask what can be claimed; note what another process has."""
+        inline = [k for k in keys if self._backend(k).concurrency == 1]
+        pooled = [k for k in keys if self._backend(k).concurrency > 1]
+        self._ask_inline(self._claimed(inline, elsewhere))
+        if pooled and not self.stop.asked:
+            # neighbours share the beginning of their prompts, which servers keep
+            pooled.sort(key=self._prefix)
+            self._ask_pooled(self._claimed(pooled, elsewhere), pooled)
+
+    def _claimed(self, keys: list[str], elsewhere: list[str]) -> Iterator[str]:
+        """The keys one by one, claimed shortly before they are asked."""
         size = max(BATCH, 4 * max(b.concurrency for b in self.backends.values()))
         for start in range(0, len(keys), size):
             chunk = keys[start : start + size]
             won = self.store.claim(chunk, self.owner, CLAIM_SECONDS)
-            yield [k for k in chunk if k in won], [k for k in chunk if k not in won]
+            elsewhere += [k for k in chunk if k not in won]
+            yield from (k for k in chunk if k in won)
 
-    def _ask_batch(self, keys: list[str]) -> None:
-        # another process may have answered between our look and our claim
-        self._keep(self.store.known(keys).values(), fresh=False)
-        keys = [k for k in keys if k not in self.answers]
-        inline = [k for k in keys if self._backend(k).concurrency == 1]
-        pooled = [k for k in keys if self._backend(k).concurrency > 1]
-        done: list[Answer] = []
-        for key in inline:
-            if self._may_not_ask():
-                break
-            done.append(self._ask(key))
-            self.calls += done[-1].calls
-            if len(done) >= BATCH:
-                self._keep(done)
-                done = []
-        self._keep(done)
-        if pooled and not self.stop.asked:
-            self._ask_pooled(pooled)
+    def _prefix(self, key: str) -> tuple[str, str, str]:
+        job = self.plan.jobs[key]
+        attribute = job.inputs.get("attribute")
+        return job.model.name, job.step.name, getattr(attribute, "name", "")
 
-    def _ask_pooled(self, keys: list[str]) -> None:
-        workers = max(self._backend(k).concurrency for k in keys)
-        queue = iter(keys)
-        running: set[Future[Answer]] = set()
-        with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="job") as pool:
-            exhausted = False
-            while True:
-                while (
-                    not exhausted and len(running) < workers and not self._may_not_ask(len(running))
-                ):
-                    key = next(queue, None)
-                    if key is None:
-                        exhausted = True
-                    else:
-                        running.add(pool.submit(self._ask, key))
-                if not running:
-                    break
-                done, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                answers = [f.result() for f in done]
-                self.calls += sum(a.calls for a in answers)
-                self._keep(answers)
-                self._renew()
+    def _ask_inline(self, keys: Iterator[str]) -> None:
+        with self._saving() as save:
+            while not self._may_not_ask() and (key := next(keys, None)) is not None:
+                answer = self._ask(key)
+                self.calls += answer.calls
+                save(answer)
+
+    def _ask_pooled(self, keys: Iterator[str], known: Sequence[str]) -> None:
+        """Threads ask, this one saves: each takes the next key as soon as it is free."""
+        workers = min(len(known), max(self._backend(k).concurrency for k in known))
+        heard: SimpleQueue[Answer | BaseException | None] = SimpleQueue()
+        line = _Line(keys, self, workers)
+        threads = [
+            threading.Thread(target=line.work, args=(heard,), name=f"job-{i}", daemon=True)
+            for i in range(workers)
+        ]
+        for thread in threads:
+            thread.start()
+        working, wrong = workers, None
+        with self._saving() as save:
+            while working:
+                try:
+                    said = heard.get(timeout=SAVE_SECONDS)
+                except Empty:
+                    save(None)
+                    continue
+                if said is None:
+                    working -= 1
+                elif isinstance(said, BaseException):
+                    wrong = said
+                    self.stop.now("failed")
+                else:
+                    save(said)
+        if wrong is not None:
+            raise wrong
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[Callable[[Answer | None], None]]:
+        """Write answers down in small batches, and soon: what is not saved is lost to a kill."""
+        waiting: list[Answer] = []
+        since = time.monotonic()
+
+        def save(answer: Answer | None) -> None:
+            nonlocal since
+            if answer is not None:
+                waiting.append(answer)
+            if len(waiting) >= BATCH or time.monotonic() - since > SAVE_SECONDS:
+                self._keep(waiting)
+                waiting.clear()
+                since = time.monotonic()
+
+        try:
+            yield save
+        finally:
+            self._keep(waiting)
 
     def _may_not_ask(self, running: int = 0) -> bool:
         if self.budget is not None and self.calls + running >= self.budget:
@@ -269,62 +281,49 @@ class _Work:
             self.renewed = time.monotonic()
 
 
-def is_dead(owner: str) -> bool:
-    """Whether an owner was a process of this machine that is no more."""
-    node, _, rest = owner.partition("/")
-    pid = rest.partition("/")[0]
-    if node != platform.node() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # somebody else's, but alive
-        return False
-    return False
+class _Line:
+    """Where the threads of a pool queue up for keys."""
 
+    def __init__(self, keys: Iterator[str], work: _Work, workers: int) -> None:
+        self.keys, self.of, self.workers = keys, work, workers
+        self.lock = threading.Lock()
+        self.in_flight = 0
+        self.prefix: tuple[str, str, str] | None = None
 
-class Inputs:
-    """The values that jobs take, found through what other jobs brought back.
+    def work(self, heard: SimpleQueue[Answer | BaseException | None]) -> None:
+        try:
+            while (key := self._next(heard)) is not None:
+                self._done(self.of._ask(key), heard)
+        except BaseException as error:
+            heard.put(error)
+        finally:
+            heard.put(None)
 
-    Jobs that need no model are done here, when and if something takes them.
-    """
+    def _next(self, heard: SimpleQueue[Answer | BaseException | None]) -> str | None:
+        """The next key to ask. The first of a group is asked while the others wait here, so that
 
-    def __init__(self, plan: Plan, answers: Mapping[str, Answer]) -> None:
-        self.plan, self.answers = plan, answers
-        self.plain: dict[str, Any] = {}
+        the server has read what the group has in common before it is asked for many at once.
+        """
+        with self.lock:
+            while not self.of._may_not_ask(self.in_flight):
+                key = next(self.keys, None)
+                if key is None:
+                    return None
+                prefix = self.of._prefix(key)
+                if prefix == self.prefix or self.workers < WARM_FROM:
+                    self.in_flight += 1
+                    return key
+                self.prefix = prefix
+                answer = self.of._ask(key)
+                self.of.calls += answer.calls
+                heard.put(answer)
+            return None
 
-    def of(self, job: Job) -> dict[str, Any] | Failure:
-        """The values of a job's ports; a failure where one of them never came."""
-        values: dict[str, Any] = {}
-        for port, value in job.inputs.items():
-            if not _are_keys(value, self.plan):
-                values[port] = value
-                continue
-            outputs = []
-            for key in value:
-                output = self.output(key)
-                if isinstance(output, Failure):
-                    return output
-                outputs.append(output)
-            values[port] = tuple(x for o in outputs for x in o) if len(outputs) != 1 else outputs[0]
-        return values
-
-    def output(self, key: str) -> Any:
-        job = self.plan.jobs[key]
-        if job.step.algorithm.calls:
-            answer = self.answers.get(key)
-            if answer is None:
-                return Failure(status="unreachable", message="never asked")
-            return answer.failure or decode(job.step.algorithm.output, answer.output)
-        if key not in self.plain:
-            inputs = self.of(job)
-            self.plain[key] = inputs if isinstance(inputs, Failure) else lower(job.step)(**inputs)
-        return self.plain[key]
-
-
-def _are_keys(value: Any, plan: Plan) -> bool:
-    return isinstance(value, tuple) and all(isinstance(k, str) and k in plan.jobs for k in value)
+    def _done(self, answer: Answer, heard: SimpleQueue[Answer | BaseException | None]) -> None:
+        with self.lock:
+            self.in_flight -= 1
+            self.of.calls += answer.calls
+        heard.put(answer)
 
 
 def ask(job: Job, inputs: dict[str, Any] | Failure, backend: Backend) -> Answer:

@@ -13,6 +13,7 @@ import functools
 import os
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -25,10 +26,14 @@ from dspy.lm15 import Message as LmMessage
 from dspy.lm15 import Request, Response, TextPart, Usage
 
 from align_dsl.engine.adapter import TRAIL, NoAnswer, NotNow, Said, Trail
-from align_dsl.engine.prompt import Message, Shape, schema, tokens
+from align_dsl.engine.expected import INSTEAD, Token, Weigher
+from align_dsl.engine.expected import tokens as tokens_of
+from align_dsl.engine.grammar import grammar, one_of
+from align_dsl.engine.prompt import Message, Shape, sayable, schema, tokens, written
+from align_dsl.engine.quirks import OLLAMA, PLAIN, TOO_LONG, VLLM, Dialect, dialect
 from align_dsl.errors import BackendError
 from align_dsl.language.program import Model
-from align_dsl.types import Failure
+from align_dsl.types import Failure, ScaleWeights
 
 SELF_HOSTED = frozenset(
     {"hosted_vllm", "ollama_chat", "openai", "custom_openai", "llamafile", "lm_studio"}
@@ -53,6 +58,16 @@ def litellm_module() -> Any:
     import litellm
 
     litellm.suppress_debug_info = True
+    return litellm
+
+
+@functools.cache
+def _whole_litellm() -> Any:
+    """litellm as it answers by itself; its models are built here, once, as building them warns."""
+    litellm = litellm_module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        litellm.ModelResponse()
     return litellm
 
 
@@ -126,6 +141,7 @@ class Reply:
     status: int
     body: bytes
     retry_after: float | None = None
+    server: str = ""  # what it calls itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +152,7 @@ class Heard:
     finish: str
     prompt_tokens: int
     completion_tokens: int
+    logprobs: Any = None  # as they came
 
 
 class Engine:
@@ -159,15 +176,57 @@ class Engine:
         self._slots = threading.BoundedSemaphore(model.concurrency)
         self._session: Any = None
         self._closed = False
+        self.dialect = {"hosted_vllm": VLLM, "ollama_chat": OLLAMA}.get(self.provider, PLAIN)
+        self._weigher: Weigher | None = None
+
+    def look(self) -> None:
+        """Learn what kind of server answers. One that does not say is taken at its protocol's word.
+
+        Where nobody looks, it is learnt from the first reply.
+        """
+        if self.own_socket and self.dialect is PLAIN:
+            self.dialect = Loop.shared().do(self._listed(f"{self.endpoint}/models"))
+
+    def weigh(self, said: list[Message], shape: Shape, trail: Trail) -> ScaleWeights:
+        """How probable each number of the scale is. Raises NotNow or NoAnswer."""
+        if not self.own_socket:
+            message = f"`rating: expected` is for servers that one runs oneself; {INSTEAD}"
+            raise NoAnswer(Failure(status="refused", message=message))
+        if self._weigher is None:
+            self.look()
+            self._weigher = Weigher(self.dialect.masked)
+
+        def tell(allowed: tuple[str, ...], most: int) -> tuple[Token, ...]:
+            told: Extra = (("logprobs", True), ("top_logprobs", self.dialect.top))
+            if self.dialect.grammar:
+                held = b"", (("grammar", one_of(allowed)), *told)
+            else:
+                enum = {"enum": [orjson.loads(n) for n in allowed]}
+                held = _format({"name": "answer", "schema": enum, "strict": True}), told
+            return tokens_of(self._heard(said, held[0], trail, None, 0, most, held[1]).logprobs)
+
+        trail.constrained = self._constraint(self.dialect.grammar)
+        found = self._weigher.weigh(written(shape.scale), tell)
+        trail.notes.setdefault("expected", []).append(found.note())
+        return found.weights
 
     def ask(
         self, said: list[Message], shape: Shape, trail: Trail, temperature: float | None = None
     ) -> Said:
         """One request for an answer of this shape. Raises NotNow or NoAnswer."""
-        format_ = _format_of(shape)
-        heard = self._heard(said, format_, trail, trail.seed, temperature, None)
-        trail.constrained = "format" if self.provider == "ollama_chat" else "json_schema"
+        rules = grammar(shape) if self.dialect.grammar else None
+        format_ = _format_of(shape) if rules is None else b""
+        extra: Extra = () if rules is None else (("grammar", rules),)
+        if (self.model.temperature if temperature is None else temperature) > 0:
+            trail.notes["seed"] = trail.seed
+        heard = self._heard(said, format_, trail, trail.seed, temperature, None, extra)
+        trail.constrained = self._constraint(rules is not None)
         return Said(heard.text, heard.finish == "length")
+
+    def _constraint(self, by_grammar: bool) -> str:
+        if by_grammar:
+            return "grammar"
+        return "format" if self.provider == "ollama_chat" else "json_schema"
 
     def complete(self, request: Any) -> Any:
         """The same for whoever comes through `dspy.LM`, such as optimizers that write prompts."""
@@ -204,6 +263,7 @@ class Engine:
         seed: int | None,
         temperature: float | None,
         max_tokens: int | None,
+        extra: Extra = (),
     ) -> Heard:
         if self._closed:
             raise NoAnswer(Failure(status="unreachable", message="the model has been closed"))
@@ -211,13 +271,18 @@ class Engine:
             self.model.temperature if temperature is None else temperature,
             max_tokens or self.model.max_tokens,
             format_,
+            extra,
         )
-        with self._slots:
-            trail.calls += 1
-            if self.own_socket:
-                heard = self._by_ourselves(said, parameters, seed)
-            else:
-                heard = self._by_litellm(said, parameters, seed)
+        try:
+            with self._slots:
+                trail.calls += 1
+                if self.own_socket:
+                    heard = self._by_ourselves(said, parameters, seed)
+                else:
+                    heard = self._by_litellm(said, parameters, seed)
+        except orjson.JSONEncodeError:  # half a character has no bytes
+            message = "the question holds text that is not valid Unicode, which nobody can be sent"
+            raise NoAnswer(Failure(status="refused", message=message)) from None
         trail.prompt_tokens += heard.prompt_tokens
         trail.completion_tokens += heard.completion_tokens
         return heard
@@ -238,6 +303,8 @@ class Engine:
     ) -> Heard:
         url, body = self.wire(said, parameters, seed)
         reply = Loop.shared().do(self._post(url, body))
+        if self.dialect is PLAIN and reply.server:
+            self.dialect = dialect({}, reply.server)
         text = self.scrubbed(reply.body.decode("utf-8", "replace"))
         if reply.status != 200:
             raise self._refusal(reply, text)
@@ -253,8 +320,10 @@ class Engine:
     def wire(
         self, said: list[Message], parameters: _Parameters, seed: int | None
     ) -> tuple[str, bytes]:
-        """URL and body, as litellm itself would send them."""
+        """URL and body, as litellm itself would send them; and what only this server knows."""
         url, body = _template(self.provider, self.name, self.endpoint, parameters)(said)
+        if parameters.extra:
+            body = {**body, **dict(parameters.extra)}
         if self.provider == "ollama_chat":
             context = self.model.context or _context(said, parameters.max_tokens)
             body["options"] = {**body["options"], "num_ctx": context}
@@ -264,11 +333,7 @@ class Engine:
             body["keep_alive"] = self.model.keep_alive or "5m"
         elif seed is not None:
             body["seed"] = seed
-        try:
-            return url, orjson.dumps(body)
-        except TypeError:  # a lone surrogate: half a character, which has no bytes
-            message = "the question holds text that is not valid Unicode, which nobody can be sent"
-            raise NoAnswer(Failure(status="refused", message=message)) from None
+        return url, orjson.dumps(body)
 
     async def _post(self, url: str, body: bytes) -> Reply:
         import aiohttp
@@ -279,7 +344,8 @@ class Engine:
             # redirects could carry a key elsewhere
             async with self._session.post(url, data=body, allow_redirects=False) as response:
                 raw = await response.read()
-                return Reply(response.status, raw, _seconds(response.headers.get("Retry-After")))
+                later = _seconds(response.headers.get("Retry-After"))
+                return Reply(response.status, raw, later, response.headers.get("Server", ""))
         except aiohttp.ClientConnectorError as error:
             wrong = f"{self.endpoint} cannot be reached: {error}"
         except aiohttp.ConnectionTimeoutError:
@@ -290,6 +356,20 @@ class Engine:
         except (aiohttp.ClientError, OSError) as error:
             wrong = f"{self.endpoint} hung up before its answer was complete: {error}"
         raise NotNow(Failure(status="unreachable", message=self.scrubbed(wrong)))
+
+    async def _listed(self, url: str) -> Dialect:
+        """What the list of models says of its server, if there is one."""
+        import aiohttp
+
+        if self._session is None:
+            self._session = self._connected()
+        try:
+            soon = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
+            async with self._session.get(url, allow_redirects=False, timeout=soon) as response:
+                listed = orjson.loads(await response.read())
+                return dialect(listed, response.headers.get("Server", ""))
+        except (aiohttp.ClientError, OSError, ValueError):  # TimeoutError is an OSError
+            return PLAIN
 
     def _connected(self) -> Any:
         import aiohttp
@@ -310,6 +390,8 @@ class Engine:
             return NotNow(
                 Failure(status="unreachable", message=message, raw=text), reply.retry_after
             )
+        if any(mark in text for mark in TOO_LONG):
+            return NoAnswer(Failure(status="truncated", message=message, raw=text))
         if 300 <= reply.status < 400:
             message = f"{self.endpoint} answered {reply.status}: redirects are not followed"
         elif reply.status == 404 and self.provider != "ollama_chat":
@@ -319,15 +401,16 @@ class Engine:
     # --- everybody else ----------------------------------------------------------------------
 
     def _by_litellm(self, said: list[Message], parameters: _Parameters, seed: int | None) -> Heard:
-        litellm = litellm_module()
+        litellm, format_ = _whole_litellm(), parameters.response_format
+        orjson.dumps(said)  # raises here, where it can be told from a fault of the provider
         try:
             answer = litellm.completion(
                 model=self.model.address,
                 messages=said,
-                response_format=orjson.loads(parameters.response_format),
+                response_format=orjson.loads(format_) if format_ else None,
                 temperature=parameters.temperature,
                 max_tokens=parameters.max_tokens,
-                seed=seed,
+                seed=seed if _takes_seed(self.model.address) else None,
                 timeout=self.model.timeout,
                 api_base=self.endpoint or None,
                 api_key=self._key() or None,
@@ -335,7 +418,7 @@ class Engine:
                 num_retries=0,
                 drop_params=False,
             )
-            return _read(answer.model_dump(), self.scrubbed)
+            return _read(_plain(answer), self.scrubbed)
         except litellm.exceptions.Timeout as error:
             raise NotNow(self._failure("timeout", error)) from None
         except litellm.exceptions.APIConnectionError as error:
@@ -357,11 +440,11 @@ class Engine:
         return os.environ.get(self.model.key, "") if self.model.key else ""
 
     def scrubbed(self, text: str) -> str:
-        """Text of a server as it may be kept: without our key, and with nothing that has no bytes."""
+        """Text of a server as it may be kept: without our key."""
         key = self._key()
         if key and key in text:
             text = text.replace(key, "[key]")
-        return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+        return sayable(text)
 
 
 class _Complaint(Exception):
@@ -370,29 +453,46 @@ class _Complaint(Exception):
 
 def _read(data: Any, scrubbed: Callable[[str], str]) -> Heard:
     """What a server said, in OpenAI's dialect or in Ollama's. Raises what a wrong form raises."""
-    if isinstance(data, dict) and data.get("error"):
-        said = data["error"]
-        raise _Complaint(scrubbed(str(said.get("message", said) if isinstance(said, dict) else said)))
+    if isinstance(data, dict) and (wrong := data.get("error")):
+        said = wrong.get("message", wrong) if isinstance(wrong, dict) else wrong
+        raise _Complaint(scrubbed(str(said)))
     if "choices" in data:
         choice, usage = data["choices"][0], data.get("usage") or {}
         message, finish = choice["message"], str(choice.get("finish_reason") or "stop")
+        logprobs = choice.get("logprobs")
         counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
     else:
         message, finish = data["message"], str(data.get("done_reason") or "stop")
+        logprobs = data.get("logprobs")
         counts = data.get("prompt_eval_count"), data.get("eval_count")
         if not data.get("done", False):
             finish = "length"
     content = message.get("content")
     if content is None and (refusal := message.get("refusal")):
-        said = scrubbed(str(refusal))
-        raise NoAnswer(Failure(status="refused", message=f"the model refused: {said[:300]}", raw=said))
+        raw = scrubbed(str(refusal))
+        said = f"the model refused: {raw[:300]}"
+        raise NoAnswer(Failure(status="refused", message=said, raw=raw))
     if content is not None and not isinstance(content, str):
         raise TypeError("the content is not text")
     text = scrubbed(content or "")
     if finish == "content_filter":
         said = "the provider's content filter ended the answer"
         raise NoAnswer(Failure(status="refused", message=said, raw=text))
-    return Heard(text, finish, _count(counts[0]), _count(counts[1]))
+    return Heard(text, finish, _count(counts[0]), _count(counts[1]), logprobs)
+
+
+def _plain(answer: Any) -> dict[str, Any]:
+    """What litellm's answer says that `_read` asks for; to dump all of it may warn."""
+    choice, usage = answer.choices[0], getattr(answer, "usage", None)
+    message = {
+        "content": choice.message.content,
+        "refusal": getattr(choice.message, "refusal", None),
+    }
+    names = ("prompt_tokens", "completion_tokens")
+    return {
+        "choices": [{"message": message, "finish_reason": choice.finish_reason}],
+        "usage": {name: getattr(usage, name, None) for name in names},
+    }
 
 
 def _count(said: Any) -> int:
@@ -404,7 +504,11 @@ class _Parameters:
     temperature: float
     max_tokens: int
     response_format: bytes  # as JSON; empty for none
+    extra: Extra = ()
 
+
+Extra = tuple[tuple[str, Any], ...]
+"""Fields of a request that only one kind of server knows; litellm is not asked about them."""
 
 Template = Callable[[list[Message]], tuple[str, dict[str, Any]]]
 
@@ -439,6 +543,7 @@ def _template(provider: str, name: str, endpoint: str, parameters: _Parameters) 
         custom_llm_provider=provider,
         temperature=parameters.temperature,
         max_tokens=parameters.max_tokens,
+        stream=None,
         **({"response_format": orjson.loads(format_)} if format_ else {}),
     )
 
@@ -477,6 +582,15 @@ def _context(said: list[Message], max_tokens: int) -> int:
     """A context window that holds prompt and answer, in steps so that Ollama need not reload."""
     need = sum(tokens(m["content"]) for m in said) * 1.3 + max_tokens + 64
     return int(2048 * -(-need // 2048))
+
+
+@functools.lru_cache(maxsize=64)
+def _takes_seed(address: str) -> bool:
+    """Whether a provider takes a seed. One that takes none is asked without."""
+    try:
+        return "seed" in (litellm_module().get_supported_openai_params(address) or ())
+    except Exception:  # of many kinds, for providers and models that litellm does not know
+        return True
 
 
 def _seconds(written: str | None) -> float | None:

@@ -231,12 +231,12 @@ def _worked(
 ) -> list[dict[str, Any]]:
     """A training example of the whole decider, as worked examples of one step's question."""
     texts = choice_texts(example["choices"])
-    labels = example.get("labels")
+    labels = example.get("labelled")
     kinds = {f.annotation for f in signature.output_fields.values()}
     attribute = next((v for v in inputs.values() if isinstance(v, Attribute)), None)
     target = next((v for v in inputs.values() if isinstance(v, Target)), None)
     if labels is None and (attribute is not None or target is not None):
-        said = "these training examples have no `labels`, from which a step's answers could be told"
+        said = "these examples have no `labelled`, from which a step's answers could be told"
         raise PlanError(f"{said}; make them with `examples()` of the loaded program")
     exemplar = Exemplar(
         scenario=Scenario(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
 
-from align_dsl.language.program import Decider, Model, Program, Step
+from align_dsl.language.program import Decider, Model, Order, Program, Step
 from align_dsl.types import (
     Attribute,
     Case,
@@ -66,6 +66,16 @@ class Question:
     @property
     def judged_by(self) -> Target:
         return self.control_for or self.target
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A scenario as a step sees it: mostly choices under letters, in some order."""
+
+    scenario: Scenario
+    means: Mapping[str, str]  # letter -> choice id
+    content: str
+    sample: int = 0
 
 
 @dataclass(slots=True)
@@ -133,6 +143,42 @@ def letters(n: int) -> tuple[str, ...]:
     return tuple(letter(i) for i in range(n))
 
 
+def ways(scenario: Scenario, order: Order, samples: int = 1, seed: int = 0) -> Iterator[Shown]:
+    """Every way in which a step with a model sees a scenario."""
+    for sample in range(samples):
+        turn = sample if order == "shuffle" else 0
+        for choices in _orders(scenario, order, turn, seed):
+            yield _shown(scenario, choices, sample)
+
+
+def plainly(scenario: Scenario) -> Shown:
+    """For steps that show it to no model: the scenario as it is, ids and all."""
+    return Shown(scenario, {c.id: c.id for c in scenario.choices}, scenario.content())
+
+
+def _orders(scenario: Scenario, order: Order, turn: int, seed: int) -> list[list[Choice]]:
+    if order == "given" or len(scenario.choices) < 2:
+        return [list(scenario.choices)]
+    choices = sorted(scenario.choices, key=lambda c: c.text)
+    if order == "all" and len(choices) <= 4:
+        return [list(one) for one in permutations(choices)]
+    random.Random(digest(f"{seed}/{turn}/{scenario.content()}")).shuffle(choices)
+    if order == "shuffle":
+        return [choices]
+    return [choices, choices[::-1]]
+
+
+def _shown(scenario: Scenario, choices: list[Choice], sample: int) -> Shown:
+    names = letters(len(choices))
+    offered = tuple(
+        Choice.model_construct(id=n, text=c.text) for n, c in zip(names, choices, strict=True)
+    )
+    shown = Scenario.model_construct(id="", text=scenario.text, choices=offered)
+    means = {n: c.id for n, c in zip(names, choices, strict=True)}
+    content = digest(json.dumps([scenario.text, [c.text for c in choices]]))
+    return Shown(shown, means, content, sample)
+
+
 @dataclass(slots=True)
 class _Shared:
     """What all jobs of a plan have in common, hashed once."""
@@ -144,7 +190,7 @@ class _Shared:
     prompts: str
     attributes: dict[str, tuple[Attribute, str]] = field(default_factory=dict)
     pools: dict[str | None, str] = field(default_factory=dict)
-    shown: dict[str, list[tuple[Scenario, Mapping[str, str], str]]] = field(default_factory=dict)
+    shown: dict[str, list[Shown]] = field(default_factory=dict)
 
     def attribute(self, name: str) -> tuple[Attribute, str]:
         if name not in self.attributes:
@@ -158,44 +204,11 @@ class _Shared:
             self.pools[attribute] = self.pool.digest(attribute)
         return self.pools[attribute]
 
-    def presentations(
-        self, scenario: Scenario, step: Step
-    ) -> list[tuple[Scenario, Mapping[str, str], str, int]]:
-        """Every way in which a step sees a scenario: what is shown, what the letters mean there."""
-        ways = []
-        for sample in range(step.samples):
-            turn = sample if step.order == "shuffle" else 0
-            key = f"{step.order}/{turn}/{scenario.id}"
-            if key not in self.shown:
-                self.shown[key] = [
-                    self._show(scenario, o) for o in self._orders(scenario, step, turn)
-                ]
-            ways += [(*way, sample) for way in self.shown[key]]
-        return ways
-
-    def _orders(self, scenario: Scenario, step: Step, turn: int) -> list[list[Choice]]:
-        if step.order == "given" or len(scenario.choices) < 2:
-            return [list(scenario.choices)]
-        choices = sorted(scenario.choices, key=lambda c: c.text)
-        if step.order == "all" and len(choices) <= 4:
-            return [list(order) for order in permutations(choices)]
-        random.Random(digest(f"{self.seed}/{turn}/{scenario.content()}")).shuffle(choices)
-        if step.order == "shuffle":
-            return [choices]
-        return [choices, choices[::-1]]
-
-    @staticmethod
-    def _show(scenario: Scenario, order: list[Choice]) -> tuple[Scenario, Mapping[str, str], str]:
-        names = letters(len(order))
-        shown = Scenario.model_construct(
-            id="",
-            text=scenario.text,
-            choices=tuple(
-                Choice.model_construct(id=n, text=c.text) for n, c in zip(names, order, strict=True)
-            ),
-        )
-        means = {n: c.id for n, c in zip(names, order, strict=True)}
-        return shown, means, digest(json.dumps([scenario.text, [c.text for c in order]]))
+    def ways(self, scenario: Scenario, step: Step) -> list[Shown]:
+        key = f"{step.order}/{step.samples}/{scenario.id}"
+        if key not in self.shown:
+            self.shown[key] = list(ways(scenario, step.order, step.samples, self.seed))
+        return self.shown[key]
 
 
 class _Decider:
@@ -257,31 +270,22 @@ class _Decider:
         over: Sequence[str | None] = names if "attribute" in step.each else [None]
         sees = "scenario" in step.takes.values() and step.algorithm.calls > 0
         for name in over:
-            for scenario, means, seen, sample in (
-                self.shared.presentations(case.scenario, step) if sees else self._plainly(case)
+            for shown in (
+                self.shared.ways(case.scenario, step) if sees else [plainly(case.scenario)]
             ):
-                for choice in scenario.choices if "choice" in step.each else (None,):
-                    inputs, parts = self._inputs(
-                        step, case, scenario, seen, name, choice, target, earlier
-                    )
-                    key = digest("\n".join([self.prefix[step.name], str(sample), *parts]))
+                for choice in shown.scenario.choices if "choice" in step.each else (None,):
+                    inputs, parts = self._inputs(step, case, shown, name, choice, target, earlier)
+                    key = digest("\n".join([self.prefix[step.name], str(shown.sample), *parts]))
                     if key not in self.made.jobs:
-                        self.made.jobs[key] = Job(key, step, self.model, inputs, sample)
-                    links.append(Link(key, means, name))
+                        self.made.jobs[key] = Job(key, step, self.model, inputs, shown.sample)
+                    links.append(Link(key, shown.means, name))
         return links
-
-    @staticmethod
-    def _plainly(case: Case) -> Iterator[tuple[Scenario, Mapping[str, str], str, int]]:
-        """For steps without a model: the scenario as it is, ids and all."""
-        scenario = case.scenario
-        yield scenario, {c.id: c.id for c in scenario.choices}, scenario.content(), 0
 
     def _inputs(
         self,
         step: Step,
         case: Case,
-        scenario: Scenario,
-        seen: str,
+        shown: Shown,
         name: str | None,
         choice: Choice | None,
         target: Target | None,
@@ -293,7 +297,7 @@ class _Decider:
             value: Any
             match origin:
                 case "scenario":
-                    value, said = scenario, seen
+                    value, said = shown.scenario, shown.content
                 case "attribute":
                     assert name is not None
                     value, said = self.shared.attribute(name)

@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 
 from align_dsl.engine.adapter import NoAnswer, shape_of
-from align_dsl.engine.execute import Inputs
+from align_dsl.engine.inputs import Inputs
 from align_dsl.engine.lower import lower
 from align_dsl.engine.plan import Job, Plan
 from align_dsl.engine.prompt import Message, messages, schema

@@ -214,14 +214,17 @@ def _stance(attribute: Attribute, target: Target) -> str:
     between = "This person stands between the two ends."
     leans = f"This person leans to the {'high' if value >= 0.5 else 'low'} end."
     lines = [
-        f"- {attribute.title}: {stance(value)}, {value:g} on a scale from 0 (low end) to 1 (high end)",
+        f"- {attribute.title}: {stance(value)}, "
+        f"{value:g} on a scale from 0 (low end) to 1 (high end)",
         attribute.about,
         f"Low end: {attribute.low}",
         f"High end: {attribute.high}",
         between if 0.4 < value <= 0.6 else leans,
     ]
     if len(set(target.weights.values()) | {1.0}) > 1:
-        lines.append(f"Weight beside the other attributes: {target.weights.get(attribute.name, 1):g}")
+        lines.append(
+            f"Weight beside the other attributes: {target.weights.get(attribute.name, 1):g}"
+        )
     return "\n  ".join(lines)
 
 
@@ -270,8 +273,15 @@ def _written(value: float, scale: Scale | None) -> int | float:
     return int(value) if scale is None or scale.whole else value
 
 
+def sayable(text: str) -> str:
+    """Text of a server as it can be written down: half a character has no bytes, so it is spelt."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def parse(shape: Shape, text: str) -> dict[str, Any]:
     """Read an answer strictly: the whole text, every key, every range. Raises Invalid."""
+    if not text.strip():
+        raise Invalid("the answer is empty")
     try:
         said = _decode(text)
     except (ValueError, RecursionError) as error:

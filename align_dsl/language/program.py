@@ -109,8 +109,21 @@ class Model(Value):
         return self.model_copy(update={}).model_dump_json(exclude=leave_out)
 
 
+class Vary(Value):
+    """The values that one setting may have: some, or all of a range."""
+
+    values: tuple[Any, ...] | None = None
+    low: float = 0
+    high: float = 0
+    step: float | None = None
+    log: bool = False
+
+
 class Optimize(Value):
     decider: str
+    space: dict[str, Vary] = Field(default_factory=dict)  # empty: read off the decider
+    variants: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    sampler: str = "tpe"
     trials: int = 60
     cases: Part = "train"
     accept: Part = "test"

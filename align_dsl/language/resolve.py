@@ -12,9 +12,19 @@ from align_dsl.language.deciders import resolve_decider
 from align_dsl.language.extend import extend
 from align_dsl.language.library import Library
 from align_dsl.language.models import resolve_model
-from align_dsl.language.program import Data, Decider, Model, Optimize, Place, Program, Split
+from align_dsl.language.program import (
+    Data,
+    Decider,
+    Model,
+    Optimize,
+    Place,
+    Program,
+    Split,
+    Vary,
+)
 from align_dsl.language.schema import PlaceDeclaration, ProgramFile, read
 from align_dsl.language.source import Path, Source
+from align_dsl.language.space import check_space
 from align_dsl.language.targets import resolve_targets
 from align_dsl.types import Attribute, Target
 
@@ -47,6 +57,9 @@ def resolve(source: Source, library: Library) -> Checked:
     models, run_on = _models(declared, whole, library, found)
     data = _data(declared, whole, library, found)
     optimize = _optimize(declared, whole, data, found)
+    tuned = next((d for d in deciders if optimize and d.name == optimize.decider), None)
+    if declared.optimize and tuned:
+        check_space(declared.optimize, tuned, whole, library, attributes, found)
     for i, name in enumerate(declared.metrics):
         if name not in library.metrics:
             hint = nearest(name, list(library.metrics))
@@ -151,7 +164,11 @@ def _optimize(
         at = ("optimize", "cases") if ("optimize", "cases") in source.values else ("optimize",)
         said = f"trials would see the `{one.accept}` cases that the winner is judged on"
         found.error(source.at(at), said, "write `cases: train` and `accept: test`")
-    return Optimize(**one.model_dump())
+    space = {
+        name: Vary(values=tuple(v)) if isinstance(v, list) else Vary(**v.model_dump())
+        for name, v in one.space.items()
+    }
+    return Optimize(**one.model_dump(exclude={"space"}), space=space)
 
 
 def _targets_are_rated(
@@ -206,8 +223,14 @@ def _samples_can_differ(
 ) -> None:
     for decider in deciders:
         names = [decider.model] if decider.model else [m for m in models if m in _own(declared)]
-        cold = [m for m in names if models[m].backend == "litellm" and models[m].temperature == 0]
+        own = ("litellm", "gguf")  # the others answer alike at any temperature
+        cold = [m for m in names if models[m].backend in own and models[m].temperature == 0]
         for step in decider.steps:
+            if step.params.get("rating") == "sampled" and step.samples == 1:
+                said = f"`rating: sampled` is the mean of several samples, and `{step.name}` has one"
+                at = source.key(("deciders", decider.name))
+                span = origins.get(f"{decider.name}.{step.name}.rating", at)
+                found.error(span, said, "add `samples:`, or write `rating: verbal`")
             if cold and step.samples > 1 and step.algorithm.calls:
                 span = origins.get(f"{decider.name}.{step.name}.samples", source.at(()))
                 differ = "differ only by order" if step.order == "shuffle" else "are all alike"

@@ -196,10 +196,34 @@ class ModelDeclaration(Declaration):
     keep_alive: Text | None = None
 
 
+class RangeDeclaration(Declaration):
+    """The numbers that a setting may have."""
+
+    low: float
+    high: float
+    step: Annotated[float, Field(gt=0)] | None = None
+    log: bool = False
+
+
+SettingName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}(\.[a-z][a-z0-9_]{0,63})?$")]
+
+
 class OptimizeDeclaration(Declaration):
     """What `align-dsl optimize` tunes, and on which cases."""
 
     decider: Name
+    space: dict[
+        SettingName,
+        Annotated[
+            Annotated[list[Any], Tag("<list>"), Field(min_length=1)]
+            | Annotated[RangeDeclaration, Tag("<mapping>")],
+            _Shape,
+        ],
+    ] = Field({}, description="settings to vary, and no others: lists or ranges of values")
+    variants: dict[Name, Annotated[list[Text], Field(min_length=1)]] = Field(
+        {}, description="step -> other wordings of its instructions"
+    )
+    sampler: Text = Field("tpe", description="tpe, random, or another sampler of Optuna")
     trials: Annotated[int, Field(ge=1, le=100_000)] = 60
     cases: Part = Field("train", description="the cases that trials see")
     accept: Part = Field("test", description="the cases that the winner is judged on, once")

@@ -1,19 +1,21 @@
 """A question of a probe -> the request of a dialect; the server's answer -> canonical form.
 
-The requests are those that the engine makes, plus what only a probe asks for.
+The requests are those that the engine makes, plus what only a probe asks for. llama.cpp is sent a
+grammar where others are sent a schema, as the engine does it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from align_dsl.servers.line import Heard, Line, Trouble, complaint
+from align_dsl.engine.grammar import grammar
+from align_dsl.engine.prompt import Shape, schema
+from align_dsl.servers.line import Heard, Line, Trouble, complaint, whole
 from align_dsl.servers.subject import Subject
 
 Message = dict[str, str]
@@ -22,7 +24,7 @@ Message = dict[str, str]
 @dataclass(frozen=True, slots=True)
 class Question:
     messages: tuple[Message, ...]
-    schema: dict[str, Any] | None = None
+    shape: Shape | None = None  # what the answer is held to
     max_tokens: int = 96
     temperature: float = 1.0
     seed: int = 1
@@ -58,10 +60,11 @@ class Chat:
     def __init__(self, subject: Subject, line: Line, patience: float) -> None:
         self.subject, self.line, self.patience = subject, line, patience
         self.context = subject.model.context or 4096
+        self.by_grammar = False
 
     async def ask(self, question: Question, seconds: float | None = None) -> Answer:
         """Raises Trouble."""
-        url, body = wire(self.subject, replace(question, context=question.context or self.context))
+        url, body = wire(self.subject, replace(question, context=self.context), self.by_grammar)
         heard = await self.line.post(url, body, min(seconds or self.patience, self.patience))
         return self._read(heard)
 
@@ -111,14 +114,14 @@ class Hosted(Chat):
             return read(said, time.monotonic() - began)
         except Exception as error:  # litellm raises whatever a provider's package raises
             status = getattr(error, "status_code", 0)
-            text = self.line.short(str(error))
+            text = self.line.short(str(error).partition("Traceback")[0])
             raise Trouble("status", text, status if isinstance(status, int) else 0) from None
 
     def _complete(self, question: Question, seconds: float) -> Any:
         from align_dsl.engine.lm import litellm_module
 
         model = self.subject.model
-        format_ = {"response_format": _format(question.schema)} if question.schema else {}
+        format_ = {"response_format": _format(question.shape)} if question.shape else {}
         answer = litellm_module().completion(
             model=model.address,
             messages=list(question.messages),
@@ -135,7 +138,9 @@ class Hosted(Chat):
         return answer.model_dump()
 
 
-def wire(subject: Subject, question: Question) -> tuple[str, dict[str, Any]]:
+def wire(
+    subject: Subject, question: Question, by_grammar: bool = False
+) -> tuple[str, dict[str, Any]]:
     """URL and body."""
     said = list(question.messages)
     if subject.dialect == "ollama":
@@ -148,8 +153,8 @@ def wire(subject: Subject, question: Question) -> tuple[str, dict[str, Any]]:
         body: dict[str, Any] = {"model": subject.name, "messages": said, "stream": False}
         body |= {"options": options, "think": False}
         body["keep_alive"] = subject.model.keep_alive or "5m"
-        if question.schema is not None:
-            body["format"] = question.schema
+        if question.shape is not None:
+            body["format"] = schema(question.shape)
         if question.truncate is not None:
             body["truncate"] = question.truncate
         if question.logprobs:
@@ -162,15 +167,18 @@ def wire(subject: Subject, question: Question) -> tuple[str, dict[str, Any]]:
         "max_tokens": question.max_tokens,
         "seed": question.seed,
     }
-    if question.schema is not None:
-        body["response_format"] = _format(question.schema)
+    if question.shape is not None:
+        if by_grammar and (rules := grammar(question.shape)):
+            body["grammar"] = rules
+        else:
+            body["response_format"] = _format(question.shape)
     if question.logprobs:
         body |= {"logprobs": True, "top_logprobs": question.logprobs}
     return f"{subject.endpoint}/chat/completions", body
 
 
-def _format(schema: dict[str, Any]) -> dict[str, Any]:
-    inner = {"name": "answer", "schema": schema, "strict": True}
+def _format(shape: Shape) -> dict[str, Any]:
+    inner = {"name": "answer", "schema": schema(shape), "strict": True}
     return {"type": "json_schema", "json_schema": inner}
 
 
@@ -194,9 +202,9 @@ def read(said: Any, seconds: float) -> Answer:
         text=text,
         cut=cut,
         seconds=seconds,
-        prompt_tokens=_count(counts[0]),
-        completion_tokens=_count(counts[1]),
-        cached_tokens=_count(cached),
+        prompt_tokens=whole(counts[0]),
+        completion_tokens=whole(counts[1]),
+        cached_tokens=whole(cached),
         tokens=tuple(_token(step) for step in steps),
     )
 
@@ -209,13 +217,3 @@ def _token(step: dict[str, Any]) -> Token:
 def _finite(logprob: Any) -> float:
     number = float(logprob)
     return number if math.isfinite(number) else -9999.0
-
-
-def _count(said: Any) -> int | None:
-    return said if isinstance(said, int) and not isinstance(said, bool) and said >= 0 else None
-
-
-def key_finding_of(subject: Subject) -> tuple[str, bool]:
-    """The name of the variable that holds the key, and whether it is set. Never what it holds."""
-    name = subject.model.key or ""
-    return name, bool(name and os.environ.get(name))

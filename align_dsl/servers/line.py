@@ -1,4 +1,4 @@
-"""One server -> its answers to single requests: bounded in time and size, with no key in them.
+"""One server -> its answers to single requests: bounded in time and size.
 
 Whatever goes wrong on the way is a `Trouble` with a sentence for a person, never another exception.
 Redirects are not followed and proxies not used: only the endpoint itself is ever contacted.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,6 +19,7 @@ from align_dsl.errors import visible
 
 LARGEST = 8 * 1024 * 1024  # bytes of an answer that are read
 CONNECT_SECONDS = 5.0
+LOOK_SECONDS = 10.0  # for a request that asks no model anything
 SHOWN = 160  # characters of an answer that a finding quotes
 
 
@@ -65,8 +68,8 @@ class Heard:
 class Line:
     """The connections to one server."""
 
-    def __init__(self, key: str = "") -> None:
-        self.requests = 0
+    def __init__(self, key: str = "", look: float = LOOK_SECONDS) -> None:
+        self.requests, self.look = 0, look
         self._key = key
         self._session: Any = None
 
@@ -91,8 +94,8 @@ class Line:
         await self._session.close()
         await asyncio.sleep(0)  # a turn of the loop, in which the transports end
 
-    async def get(self, url: str, seconds: float = 10.0) -> Heard:
-        return await self._send("GET", url, None, seconds)
+    async def get(self, url: str) -> Heard:
+        return await self._send("GET", url, None, self.look)
 
     async def post(self, url: str, body: Any, seconds: float) -> Heard:
         return await self._send("POST", url, body, seconds)
@@ -109,16 +112,17 @@ class Line:
             ) as response:
                 raw = await self._read(response)
                 headers = {k.lower(): v for k, v in response.headers.items()}
-                text = self._scrubbed(raw.decode("utf-8", "replace"))
+                text = raw.decode("utf-8", "replace")
                 return Heard(response.status, headers, text, time.monotonic() - began)
         except aiohttp.ConnectionTimeoutError:
             raise Trouble("unreachable", f"no connection within {CONNECT_SECONDS:g} s") from None
         except TimeoutError:
             raise Trouble("timeout", f"no answer within {seconds:g} s") from None
         except aiohttp.ClientConnectorError as error:
-            said = error.os_error.strerror or "the connection failed"
-            raise Trouble("unreachable", self.short(said)) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Trouble("unreachable", _why(error.os_error)) from None
+        except (aiohttp.InvalidURL, ValueError) as error:  # or a key that no header can hold
+            raise Trouble("odd", f"cannot be asked ({type(error).__name__})") from None
+        except (aiohttp.ClientError, OSError) as error:
             said = f"hung up before its answer was complete ({type(error).__name__})"
             raise Trouble("cut", said) from None
 
@@ -133,11 +137,28 @@ class Line:
 
     def short(self, text: str) -> str:
         """Words of a server, fit to be quoted on one line of a terminal."""
-        said = visible(" ".join(self._scrubbed(text).split()))
+        said = visible(" ".join(self.scrubbed(text).split()))
         return said if len(said) <= SHOWN else f"{said[: SHOWN - 3]}..."
 
-    def _scrubbed(self, text: str) -> str:
+    def scrubbed(self, text: str) -> str:
+        """Text that may be shown: a server may repeat the key it was sent."""
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "no host of this name is known"
+    if not error.errno or error.errno < 0:
+        return "the connection failed"
+    said = os.strerror(error.errno)
+    return said[0].lower() + said[1:]
+
+
+def whole(said: Any) -> int | None:
+    """A count that a server tells, where it is one that can be true."""
+    if isinstance(said, bool) or not isinstance(said, int):
+        return None
+    return said if 0 <= said < 10**12 else None
 
 
 def complaint(heard: Heard) -> str:

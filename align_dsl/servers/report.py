@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
-
-from align_dsl.types import Value
+from pydantic import BaseModel, ConfigDict, Field
 
 Level = Literal["ok", "warning", "fatal", "unknown"]
 
 
-class Finding(Value):
+class _Said(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Finding(_Said):
     """One thing found out: by which probe, how bad it is, what it is, and what to do about it."""
 
     probe: str
@@ -25,7 +27,7 @@ class Finding(Value):
     figures: dict[str, Any] = Field(default_factory=dict)
 
 
-class Report(Value):
+class Report(_Said):
     """All that was found out about one model."""
 
     kind: Literal["model"] = "model"
@@ -43,7 +45,7 @@ class Report(Value):
     findings: tuple[Finding, ...] = ()
 
 
-class Installation(Value):
+class Installation(_Said):
     """What was found out without asking any model."""
 
     kind: Literal["installation"] = "installation"

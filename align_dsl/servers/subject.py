@@ -107,8 +107,7 @@ def models_named(names: tuple[str, ...], program: Path | None) -> tuple[Model, .
 
 def _alone(name: str) -> Model:
     found = Findings()
-    # a path may be gguf's, which is a door like the others where its extra is installed
-    model = resolve_model(name, Span("MODEL", 1, 1, len(name)), {}, list(BACKENDS), found)
+    model = resolve_model(name, Span("MODEL", 1, 1, len(name)), {}, {*BACKENDS, "gguf"}, found)
     try:
         found.stop_if_wrong()
     except CompileError as error:

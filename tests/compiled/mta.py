@@ -3,40 +3,54 @@
 
 Compiled from programs/mta.yaml by align-dsl. Each decider is a dspy.Module:
 
-    said = Oracle()(scenario=Scenario(...), target=Target(...))
+    said = Regression()(scenario=Scenario(...), target=Target(...))
     said.choice, said.weights, said.ratings, said.why, said.status
 
-It decides as `align-dsl run` does with the same program, but keeps no answers and sends no seeds.
-It needs dspy, and of align_dsl the types, aligners, adapter and backends; to read the exemplars,
-or to check() the YAML, also the data formats and the compiler.
+It decides as `align-dsl run` does with the same program, but it keeps no answers. Nor does it send
+seeds to models, as a run does: so where answers are sampled, they differ from those of a run.
+
+It imports dspy, and of align_dsl:
+    algorithms._demos       how exemplars are shown to a model
+    algorithms._similarity  which exemplars are alike
+    aligners                ratings or votes -> a weight for each choice
+    backends                what answers for a model
+    datasets                the files that exemplars are read from
+    engine.adapter          what a model is sent, and how its answer is read
+    engine.decide           which choice has the most weight, and how a tie is broken
+    engine.plan             the orders in which choices are shown
+    engine.split            which cases are exemplars
+    language.library        where the programs lie that align-dsl ships
+    language.program        Model and Split, as a program says them
+    pipeline                the compiler, for check()
+    types                   Scenario, Target, Rating and all other nouns
 """
 
 from __future__ import annotations
 
-import math
 import random
-import re
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
-from itertools import permutations
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import dspy
 
+from align_dsl import datasets, pipeline
+from align_dsl.algorithms._demos import ratings_demo, weighing_demos
+from align_dsl.algorithms._similarity import similarities
 from align_dsl.aligners.closest import closest
 from align_dsl.aligners.majority import majority
 from align_dsl.aligners.uniform import uniform
 from align_dsl.backends import Backend, open_backend
 from align_dsl.engine.adapter import NoAnswer, TypedAdapter
+from align_dsl.engine.decide import draw, heaviest, translated
+from align_dsl.engine.plan import Shown, ways
+from align_dsl.engine.split import part
+from align_dsl.language.library import shipped_folder
 from align_dsl.language.program import Model, Split
-from align_dsl.language.wording import letter
 from align_dsl.types import (
     Attribute,
-    Choice,
     Exemplar,
     Exemplars,
     Failure,
@@ -57,7 +71,7 @@ from align_dsl.types import (
 )
 
 PROGRAM = "programs/mta.yaml"
-DIGEST = "653e182a700e9dc7fbecfc98"
+DIGEST = "9a25270663008062db3cda87"  # of what it said when this was written
 SEED = 0
 DATA = ("jsonl", "data/triage.jsonl")  # the exemplars: format, and path
 SPLIT: Split | None = None
@@ -339,7 +353,7 @@ MODELS = {
 }
 
 
-# The adapter fills {attribute}, {definition} and so on from the attribute or target.
+# {attribute}, {definition} and so on are filled in from attribute or target.
 BASELINE_PICK = """\
 You are given a situation and several choices. Pick the choice that you find best, whatever its \
 place in the list. First say why in a few sentences, then give its letter."""
@@ -357,144 +371,6 @@ Rate every choice on this scale. Judge each by what it says and does, and by not
 whether you would choose it, nor by its place in the list. First say why in a few sentences, \
 naming the choices by their letters, then give the ratings."""
 REGRESSION_RATE = ZERO_SHOT_RATE
-
-
-# --- how a scenario is shown, and what comes back -----------------------------------------------
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A scenario as a model sees it: choices under letters, in some order."""
-
-    scenario: Scenario
-    means: dict[str, str]  # letter -> choice id
-
-
-def ways(scenario: Scenario, order: str, samples: int) -> Iterator[Shown]:
-    """Every way in which a step sees a scenario. Orders are drawn from what the choices say."""
-    for sample in range(samples):
-        choices = list(scenario.choices)
-        orders = [choices]
-        if order != "given" and len(choices) > 1:
-            choices.sort(key=lambda c: c.text)
-            if order == "all" and len(choices) <= 4:
-                orders = [list(one) for one in permutations(choices)]
-            else:
-                turn = sample if order == "shuffle" else 0
-                random.Random(digest(f"{SEED}/{turn}/{scenario.content()}")).shuffle(choices)
-                orders = [choices] if order == "shuffle" else [choices, choices[::-1]]
-        for one in orders:
-            letters = [letter(i) for i in range(len(one))]
-            offered = tuple(Choice(id=i, text=c.text) for i, c in zip(letters, one, strict=True))
-            means = {i: c.id for i, c in zip(letters, one, strict=True)}
-            yield Shown(Scenario(id="", text=scenario.text, choices=offered), means)
-
-
-class Gathered:
-    """What a step has said of a scenario: ratings or votes, and what failed.
-
-    Only where one answer speaks of all choices (`whole`) can another of its kind stand in for it.
-    """
-
-    def __init__(self, model: Model, whole: bool = True) -> None:
-        self.model, self.whole = model, whole
-        self.said: list[tuple[str | None, Shown, Any]] = []  # attribute, as seen, what was said
-        self.heard: set[str | None] = set()
-        self.failures: list[tuple[str | None, Failure]] = []
-
-    def ask(self, step: Any, shown: Shown, about: Attribute | None, /, **takes: Any) -> None:
-        name = about.name if about else None
-        failed = next((v for v in takes.values() if isinstance(v, Failure)), None)
-        try:
-            if failed is not None:
-                raise NoAnswer(failed)
-            with answering(self.model):
-                self.said += [(name, shown, one) for one in step(**takes)]
-            self.heard.add(name)
-        except NoAnswer as no:
-            self.failures.append((name, no.failure))
-
-    def of(self, attribute: Attribute | None = None) -> Any:
-        """What was said of one attribute, in letters, for a step that builds on it."""
-        near = {attribute.name, None} if attribute else {name for name, _, _ in self.said} | {None}
-        failed = [f for name, f in self.failures if attribute is None or name in near]
-        return failed[0] if failed else tuple(one for name, _, one in self.said if name in near)
-
-    def all(self) -> tuple[Any, ...]:
-        """Everything that was said, in terms of the scenario's own choices."""
-        return tuple(
-            one.model_copy(update={"choice": shown.means[one.choice], "shown": one.choice})
-            for _, shown, one in self.said
-        )
-
-    @property
-    def lost(self) -> Failure | None:
-        """Why there is no decision, where an attribute has no whole answer."""
-        covered = self.heard if self.whole else set()
-        return next((f for name, f in self.failures if name not in covered), None)
-
-
-def decided(
-    decider: str, scenario: Scenario, weights: dict[str, float], said: list[Any]
-) -> dspy.Prediction:
-    """The choice with the most weight; seed, decider and scenario break a tie."""
-    most = max(weights.values(), default=0.0)
-    if most <= 0:
-        return undecided(Failure(status="invalid", message="no choice has any weight"))
-    texts = {c.id: c.text for c in scenario.choices}
-    best = [c.id for c in scenario.choices if weights[c.id] >= most - 1e-12]
-    dice = random.Random(digest(repr([SEED, decider, scenario.content()])))
-    tied = len(best) > 1
-    choice = dice.choice(sorted(best, key=lambda c: (texts[c], c))) if tied else best[0]
-    why = next((one.why for one in said if one.choice == choice and one.why), "")
-    status = "tied" if tied else "ok"
-    return dspy.Prediction(choice=choice, weights=weights, ratings=said, why=why, status=status)
-
-
-def undecided(failure: Failure) -> dspy.Prediction:
-    return dspy.Prediction(
-        choice=None, weights={}, ratings=[], why=failure.message, status=failure.status
-    )
-
-
-@cache
-def backend(model: Model) -> Backend:
-    """What answers for a model; paths are seen from the program's folder."""
-    beside = home() / model.address
-    if model.address and beside.exists():
-        model = model.model_copy(update={"address": str(beside)})
-    return open_backend(model)
-
-
-def answering(model: Model) -> Any:
-    """The model and the adapter to ask it with; an LM that the caller has configured goes first."""
-    if dspy.settings.lm is not None:
-        return dspy.context(adapter=TypedAdapter())
-    opened = backend(model)
-    return dspy.context(lm=opened.lm, adapter=opened.adapter)
-
-
-@cache
-def exemplars() -> Pool:
-    """The program's pool of exemplars."""
-    from align_dsl import datasets
-    from align_dsl.engine.split import part
-
-    form, path = DATA
-    cases = datasets.load(form, home() / path, ATTRIBUTES)
-    return datasets.pool_of(part(cases, SPLIT, "train") if SPLIT else cases)
-
-
-@cache
-def home() -> Path:
-    """The program's folder: from here, from beside this file, or among what align-dsl ships."""
-    from align_dsl.language.library import shipped_folder
-
-    here = Path(__file__).resolve().parent
-    for folder in (Path(), here, *here.parents, shipped_folder()):
-        if (folder / PROGRAM).is_file():
-            return (folder / PROGRAM).parent
-    return here
 
 
 # --- the steps ---------------------------------------------------------------------------------
@@ -546,41 +422,6 @@ def _stratified(ranked: list[Exemplar], attribute: Attribute) -> list[Exemplar]:
             if queue:
                 taken.append(queue.pop(0))
     return taken
-
-
-_WORD = re.compile(r"\w+")
-
-
-@lru_cache(maxsize=20_000)
-def _words(text: str) -> Counter[str]:
-    return Counter(_WORD.findall(text.lower()))
-
-
-@lru_cache(maxsize=64)
-def _index(texts: tuple[str, ...]) -> tuple[dict[str, float], list[Counter[str]], float]:
-    bags = [_words(t) for t in texts]
-    found = Counter(word for bag in bags for word in bag)
-    n = len(bags)
-    rarity = {w: math.log(1 + (n - f + 0.5) / (f + 0.5)) for w, f in found.items()}
-    mean = sum(bag.total() for bag in bags) / max(1, n)
-    return rarity, bags, mean
-
-
-def _text(scenario: Scenario) -> str:
-    # sorted: the order of the choices must not matter to what is found
-    return " ".join([scenario.text, *sorted(c.text for c in scenario.choices)])
-
-
-def similarities(scenario: Scenario, exemplars: Sequence[Exemplar]) -> list[float]:
-    """One number per exemplar; higher is more alike."""
-    rarity, bags, mean = _index(tuple(_text(e.scenario) for e in exemplars))
-    query = _words(_text(scenario))
-    k1, b = 1.2, 0.75
-    out = []
-    for bag in bags:
-        scale = k1 * (1 - b + b * bag.total() / (mean or 1))
-        out.append(sum(rarity[w] * bag[w] * (k1 + 1) / (bag[w] + scale) for w in query if w in bag))
-    return out
 
 
 class recall(dspy.Module):
@@ -642,74 +483,6 @@ class WeighOneOfSeveral(dspy.Signature):
     attribute: Attribute = dspy.InputField()
     rate: str = dspy.InputField()
     rating: ScaleWeights = dspy.OutputField()
-
-
-def degree(value: float) -> str:
-    for limit, word in ((0.1, "very low"), (0.4, "low"), (0.6, "in the middle"), (0.9, "high")):
-        if value <= limit:
-            return word
-    return "very high"
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """One choice of an exemplar: its letter there, its labels, and the reasons given for them."""
-
-    choice: Choice
-    labels: dict[str, float]
-    reasons: dict[str, str]
-
-    def because(self, attribute: Attribute, subject: str) -> str:
-        own = self.reasons.get(attribute.name)
-        return own or f"{subject} is {degree(self.labels[attribute.name])}."
-
-
-def _labelled(exemplar: Exemplar, names: tuple[str, ...]) -> list[_Shown]:
-    """The choices that are labelled on all of these attributes, under fresh letters."""
-    kept = [
-        c
-        for c in exemplar.scenario.choices
-        if all(n in exemplar.labels.get(c.id, {}) for n in names)
-    ]
-    return [
-        _Shown(
-            Choice(id=letter(i), text=c.text), exemplar.labels[c.id], exemplar.reasons.get(c.id, {})
-        )
-        for i, c in enumerate(kept)
-    ]
-
-
-def _number(shown: _Shown, attribute: Attribute) -> float:
-    return attribute.scale.written(shown.labels[attribute.name])
-
-
-def _scenario(exemplar: Exemplar, shown: list[_Shown]) -> Scenario:
-    return Scenario(id="", text=exemplar.scenario.text, choices=tuple(s.choice for s in shown))
-
-
-def ratings_demo(exemplar: Exemplar, attribute: Attribute) -> dict[str, Any]:
-    shown = _labelled(exemplar, (attribute.name,))
-    said = " ".join(s.because(attribute, s.choice.id) for s in shown)
-    return {
-        "scenario": _scenario(exemplar, shown),
-        "attribute": attribute,
-        "because": f"On {attribute.title}: {said}",
-        "ratings": {s.choice.id: _number(s, attribute) for s in shown},
-    }
-
-
-def weighing_demos(exemplar: Exemplar, attribute: Attribute) -> list[dict[str, Any]]:
-    shown = _labelled(exemplar, (attribute.name,))
-    scenario = _scenario(exemplar, shown)
-    return [
-        {
-            "scenario": scenario,
-            "attribute": attribute,
-            "rate": s.choice.id,
-            "rating": _number(s, attribute),
-        }
-        for s in shown
-    ]
 
 
 class rate_together(dspy.Module):
@@ -782,7 +555,7 @@ class Random(dspy.Module):
 
     def forward(self, scenario: Scenario, target: Target) -> dspy.Prediction:
         weights = uniform(scenario=scenario)
-        return decided("random", scenario, weights, [])
+        return decided("random", scenario, weights, ())
 
 
 class Baseline(dspy.Module):
@@ -796,13 +569,13 @@ class Baseline(dspy.Module):
         }
 
     def forward(self, scenario: Scenario, target: Target) -> dspy.Prediction:
-        pick = Gathered(self.model)
-        for shown in ways(scenario, order="shuffle", samples=1):
-            pick.ask(self.steps["pick"], shown, None, scenario=shown.scenario)
+        pick = Gathered(self.steps["pick"], self.model)
+        for shown in ways(scenario, "shuffle", seed=SEED):
+            pick.ask(shown, scenario=shown.scenario)
         if lost := pick.lost:
             return undecided(lost)
         weights = majority(votes=pick.all(), scenario=scenario)
-        return decided("baseline", scenario, weights, [*pick.all()])
+        return decided("baseline", scenario, weights, pick.all())
 
 
 class ZeroShot(dspy.Module):
@@ -826,11 +599,10 @@ class ZeroShot(dspy.Module):
                 pool=self.pool,
                 attribute=attribute,
             )
-        rate = Gathered(self.model)
+        rate = Gathered(self.steps["rate"], self.model)
         for attribute in attributes:
-            for shown in ways(scenario, order="shuffle", samples=1):
+            for shown in ways(scenario, "shuffle", seed=SEED):
                 rate.ask(
-                    self.steps["rate"],
                     shown,
                     attribute,
                     scenario=shown.scenario,
@@ -840,7 +612,7 @@ class ZeroShot(dspy.Module):
         if lost := rate.lost:
             return undecided(lost)
         weights = closest(ratings=rate.all(), target=target, scenario=scenario, norm="l2")
-        return decided("zero_shot", scenario, weights, [*rate.all()])
+        return decided("zero_shot", scenario, weights, rate.all())
 
 
 class Regression(dspy.Module):
@@ -864,11 +636,10 @@ class Regression(dspy.Module):
                 pool=self.pool,
                 attribute=attribute,
             )
-        rate = Gathered(self.model)
+        rate = Gathered(self.steps["rate"], self.model)
         for attribute in attributes:
-            for shown in ways(scenario, order="shuffle", samples=1):
+            for shown in ways(scenario, "shuffle", seed=SEED):
                 rate.ask(
-                    self.steps["rate"],
                     shown,
                     attribute,
                     scenario=shown.scenario,
@@ -878,7 +649,7 @@ class Regression(dspy.Module):
         if lost := rate.lost:
             return undecided(lost)
         weights = closest(ratings=rate.all(), target=target, scenario=scenario, norm="l2")
-        return decided("regression", scenario, weights, [*rate.all()])
+        return decided("regression", scenario, weights, rate.all())
 
 
 class Oracle(dspy.Module):
@@ -906,7 +677,7 @@ class Oracle(dspy.Module):
             scenario=scenario,
             norm="l2",
         )
-        return decided("oracle", scenario, weights, [*sum(read.values(), ())])
+        return decided("oracle", scenario, weights, sum(read.values(), ()))
 
 
 DECIDERS: dict[str, type[dspy.Module]] = {
@@ -918,15 +689,115 @@ DECIDERS: dict[str, type[dspy.Module]] = {
 }
 
 
+# --- how they ask and decide -------------------------------------------------------------------
+
+
+class Gathered:
+    """What a step says of a scenario: ratings or votes, and what failed.
+
+    Only where one answer speaks of all choices (`whole`) can another of its kind stand in for it.
+    """
+
+    def __init__(self, step: Any, model: Model, whole: bool = True) -> None:
+        self.step, self.model, self.whole = step, model, whole
+        self.said: list[tuple[str | None, Shown, Any]] = []  # attribute, as seen, what was said
+        self.heard: set[str | None] = set()
+        self.failures: list[tuple[str | None, Failure]] = []
+
+    def ask(self, shown: Shown, about: Attribute | None = None, /, **takes: Any) -> None:
+        name = about.name if about else None
+        failed = next((v for v in takes.values() if isinstance(v, Failure)), None)
+        try:
+            if failed is not None:
+                raise NoAnswer(failed)
+            with answering(self.model):
+                self.said += [(name, shown, one) for one in self.step(**takes)]
+            self.heard.add(name)
+        except NoAnswer as no:
+            self.failures.append((name, no.failure))
+
+    def of(self, attribute: Attribute | None = None) -> Any:
+        """What was said of one attribute, in letters, for a step that builds on it."""
+        near = {attribute.name, None} if attribute else {name for name, _, _ in self.said} | {None}
+        failed = [f for name, f in self.failures if attribute is None or name in near]
+        return failed[0] if failed else tuple(one for name, _, one in self.said if name in near)
+
+    def all(self) -> tuple[Any, ...]:
+        """Everything that was said, in terms of the scenario's own choices."""
+        return tuple(translated(one, shown.means, name) for name, shown, one in self.said)
+
+    @property
+    def lost(self) -> Failure | None:
+        """Why there is no decision, where an attribute has no whole answer."""
+        covered = self.heard if self.whole else set()
+        return next((f for name, f in self.failures if name not in covered), None)
+
+
+def decided(
+    decider: str, scenario: Scenario, weights: dict[str, float], said: Sequence[Any]
+) -> dspy.Prediction:
+    """The choice with the most weight; seed, decider and scenario break a tie."""
+    best = heaviest(weights, scenario)
+    if not best:
+        return undecided(Failure(status="invalid", message="no choice has any weight"))
+    choice = draw(best, scenario, decider, SEED)
+    return dspy.Prediction(
+        choice=choice,
+        weights=weights,
+        ratings=list(said),
+        why=next((one.why for one in said if one.choice == choice and one.why), ""),
+        status="tied" if len(best) > 1 else "ok",
+    )
+
+
+def undecided(failure: Failure) -> dspy.Prediction:
+    return dspy.Prediction(
+        choice=None, weights={}, ratings=[], why=failure.message, status=failure.status
+    )
+
+
+def answering(model: Model) -> Any:
+    """The model and the adapter to ask it with; an LM that the caller has configured goes first."""
+    if dspy.settings.lm is not None:
+        return dspy.context(adapter=TypedAdapter())
+    opened = backend(model)
+    return dspy.context(lm=opened.lm, adapter=opened.adapter)
+
+
+@cache
+def backend(model: Model) -> Backend:
+    """What answers for a model; paths are seen from the program's folder."""
+    beside = home() / model.address
+    if model.address and beside.exists():
+        model = model.model_copy(update={"address": str(beside)})
+    return open_backend(model)
+
+
+@cache
+def exemplars() -> Pool:
+    """The program's pool of exemplars."""
+    form, path = DATA
+    cases = datasets.load(form, home() / path, ATTRIBUTES)
+    return datasets.pool_of(part(cases, SPLIT, "train") if SPLIT else cases)
+
+
+@cache
+def home() -> Path:
+    """The program's folder: from here, from beside this file, or among what align-dsl ships."""
+    here = Path(__file__).resolve().parent
+    for folder in (Path(), here, *here.parents, shipped_folder()):
+        if (folder / PROGRAM).is_file():
+            return (folder / PROGRAM).parent
+    return here
+
+
 def check() -> bool:
     """Whether the YAML still says what this module does; warns where it does not.
 
     True where the YAML is out of reach: then there is nothing to differ from.
     """
-    from align_dsl.pipeline import compile
-
     file = home() / Path(PROGRAM).name
-    if not file.is_file() or compile(file).program.digest() == DIGEST:
+    if not file.is_file() or pipeline.compile(file).program.digest() == DIGEST:
         return True
     warnings.warn(f"{PROGRAM} has changed since it was compiled to {__name__}", stacklevel=2)
     return False

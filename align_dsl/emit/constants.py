@@ -1,0 +1,100 @@
+"""What a program says -> constants: where it and its data lie, its nouns, its instructions."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from align_dsl.emit.imports import Imports
+from align_dsl.emit.literal import Call, block, laid_out, text
+from align_dsl.emit.steps import Steps
+from align_dsl.language.program import Model, Program
+from align_dsl.types import Value
+
+
+def constants(program: Program, folder: Path, written: str, imports: Imports) -> str:
+    imports.add("align_dsl.language.program", "Model", "Split")
+    imports.add("align_dsl.types", "Attribute", "Scale", "Target")
+    place, split = program.data.exemplars or program.data.place, "None"
+    if program.data.exemplars is None and program.data.cases == "test" and program.data.split:
+        split = laid_out(Call("Split", program.data.split.model_dump()), 0, 28)
+    return "\n".join(
+        [
+            f"PROGRAM = {text(written)}",
+            f"DIGEST = {text(program.digest())}  # of what it said when this was written",
+            f"SEED = {program.seed}",
+            f"DATA = ({text(place.format)}, {text(_relative(Path(place.path), folder))})"
+            "  # the exemplars: format, and path",
+            f"SPLIT: Split | None = {split}",
+            _by_name("ATTRIBUTES", "Attribute", map(_said_of, program.attributes)),
+            _by_name("TARGETS", "Target", map(_said_of, program.targets)),
+            _by_name("MODELS", "Model", map(said_of_model, program.models)),
+        ]
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """A path as seen from a folder; of one that lies elsewhere, only what names it."""
+    seen = os.path.relpath(path.absolute(), folder.absolute())
+    return path.name if seen.count("..") > 2 else PurePosixPath(*Path(seen).parts).as_posix()
+
+
+def _by_name(constant: str, kind: str, things: Iterable[dict[str, Any]]) -> str:
+    rows = ""
+    for thing in things:
+        name = text(thing["name"])
+        rows += f"\n    {name}: {laid_out(Call(kind, thing), 4, len(name) + 2)},"
+    return f"{constant} = {{{rows}\n}}" if rows else f"{constant}: dict[str, {kind}] = {{}}"
+
+
+def _said_of(value: Value) -> dict[str, Any]:
+    said = value.model_dump(exclude_defaults=True)
+    if "scale" in said:
+        said["scale"] = Call("Scale", said["scale"])
+    return said
+
+
+def said_of_model(model: Model) -> dict[str, Any]:
+    """A model without a path of this machine."""
+    said = _said_of(model)
+    if os.path.isabs(model.address):
+        said["address"] = Path(model.address).name
+        said["name"] = model.name.replace(model.address, said["address"])
+    return said
+
+
+class Prompts:
+    """The instructions of every step, each under a name of its own."""
+
+    def __init__(self, program: Program, steps: Steps) -> None:
+        self.names: dict[tuple[str, str, str], str] = {}  # decider, step, parameter -> constant
+        self.texts: dict[str, str] = {}  # constant -> what it says
+        for decider in program.deciders:
+            for step in decider.steps:
+                for param in step.algorithm.params:
+                    if param.type != "prompt":
+                        continue
+                    parts = [decider.name, step.name, param.name]
+                    name = "_".join(parts).removesuffix("_instructions")
+                    name = re.sub(r"\W", "_", name).upper()
+                    while name in self.texts:
+                        name += "_"
+                    said = step.params.get(param.name)
+                    if said is None:
+                        said = steps.default(step.algorithm.name, param.name)
+                    self.names[decider.name, step.name, param.name] = name
+                    self.texts[name] = said
+
+    def text(self) -> str:
+        """Texts that are equal are written once."""
+        if not self.texts:
+            return ""
+        parts = ["# {attribute}, {definition} and so on are filled in from attribute or target."]
+        first: dict[str, str] = {}
+        for name, said in self.texts.items():
+            known = first.setdefault(said, name)
+            parts.append(f"{name} = {block(said) if known == name else known}")
+        return "\n".join(parts)

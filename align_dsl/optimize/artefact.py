@@ -1,0 +1,157 @@
+"""The winner -> a program file that extends the original and holds what changed, no more."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from align_dsl import __version__, pipeline
+from align_dsl.errors import CompileError, PlanError, visible
+from align_dsl.language.space import declaration
+from align_dsl.optimize.choose import Chosen
+from align_dsl.optimize.space import Config
+from align_dsl.optimize.study import Done
+from align_dsl.optimize.task import Ready
+from align_dsl.optimize.verdict import Verdict
+
+NAMED = re.compile(r"[A-Za-z0-9_./-]+")
+
+
+def path_of(program: Path) -> Path:
+    """`programs/mta.yaml` -> `programs/mta.optimized.yaml`."""
+    return program.with_name(f"{program.stem.removesuffix('.optimized')}.optimized.yaml")
+
+
+def write(made: Ready, chosen: Chosen, verdict: Verdict, done: Sequence[Done], to: Path) -> Path:
+    """Write the file, whole or not at all, and see that it means what the trial was."""
+    comments = "".join(f"# {visible(line)}\n" for line in _provenance(made, chosen, verdict, done))
+    body = yaml.dump(
+        _body(made, chosen.done.config, to),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=96,
+    )
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{to.stem}-", suffix=".yaml", dir=to.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(comments + body)
+        os.chmod(name, 0o644)
+    except OSError as error:
+        said = f"error: cannot write {visible(str(to))}: {error.strerror or error}"
+        raise PlanError(f"{said}\n  = name another file: --output FILE") from None
+    try:
+        _means_the_same(Path(name), made, chosen.done.config)
+        os.replace(name, to)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return to
+
+
+def _body(made: Ready, config: Config, to: Path) -> dict[str, Any]:
+    name, checked = made.space.decider.name, made.space.checked
+    entry = declaration(checked.source, made.space.library, name, made.space.changes(config))
+    program = f"{checked.program.name.removesuffix('_optimized')[:54]}_optimized"
+    body: dict[str, Any] = {"version": 1, "program": program, "extends": _parent(made, to)}
+    model = made.task.changes.model
+    return {**body, **({"model": model} if model else {}), "deciders": {name: entry}}
+
+
+def _parent(made: Ready, to: Path) -> str:
+    parent = made.task.program
+    if parent.parent.resolve() == to.parent.resolve():
+        name = parent.name
+    elif to.parent.resolve() == parent.parent.resolve().parent:
+        name = f"{parent.parent.resolve().name}/{parent.name}"
+    else:
+        name = parent.stem
+    if not NAMED.fullmatch(name):
+        said = f"error: no file can extend one named `{visible(name)}`"
+        raise PlanError(f"{said}\n  = give it a name of letters, digits, dots and dashes")
+    return name
+
+
+def _means_the_same(file: Path, made: Ready, config: Config) -> None:
+    """The file was made to be compiled: so it is, before anybody relies on it."""
+    wanted = made.space.program(config).deciders[0]
+    try:
+        program = pipeline.compile(file).program
+        found = next(d for d in program.deciders if d.name == wanted.name)
+    except CompileError as error:
+        said = "error: the optimized program would not compile there"
+        raise PlanError(f"{said}: {error.diagnostics[0].message}") from None
+    if found != wanted:
+        raise PlanError(
+            "error: the optimized program would not mean the same there: its name stands for"
+            " another file\n  = write it beside the original"
+        )
+
+
+def _provenance(
+    made: Ready, chosen: Chosen, verdict: Verdict, done: Sequence[Done]
+) -> Iterator[str]:
+    whole = sum(1 for d in done if d.score is not None and not d.pruned)
+    pruned = sum(1 for d in done if d.pruned)
+    train = len({a.group for a in made.train.asked})
+    yield f"Made by `align-dsl optimize` {__version__}. Use and edit it like any program."
+    yield f"study    {made.study}, trial {chosen.done.number} of {len(done)}"
+    yield f"         ({whole} whole, {pruned} pruned, seed {made.optimize.seed}, {made.sampler})"
+    yield f"from     {made.task.program.name}, digest {made.loaded.program.digest()}"
+    yield f"model    {next(iter(made.backends))}"
+    for name, value in made.space.changes(chosen.done.config).items():
+        before = made.space.default.get(name)
+        yield f"changed  {name}: {_short(before)} -> {_short(value)}"
+    gain = chosen.gain
+    yield (
+        f"train    {chosen.default.score or 0:.3f} -> {chosen.done.score or 0:.3f}"
+        + (f", {signed(gain.value)} [{signed(gain.low)}, {signed(gain.high)}]" if gain else "")
+        + f" on {train} cases"
+    )
+    yield f"         that chose it; {signed(chosen.checked)} on blocks that had no say"
+    value, low, high = verdict.gain
+    yield (
+        f"test     {verdict.default:.3f} -> {verdict.winner:.3f}, "
+        f"{signed(value)} [{signed(low)}, {signed(high)}] (95 %), p {verdict.p:.2g}"
+    )
+    yield (
+        f"         on {verdict.groups} cases that no trial saw, split {made.split}, "
+        f"look {verdict.looks}"
+    )
+
+
+def signed(value: float) -> str:
+    return f"{value:+.3f}"
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 50 else f"{text[:47]}..."
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML as people write it: long texts in blocks, small mappings on a line, no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+def _mapping(dumper: yaml.SafeDumper, value: dict[str, Any]) -> yaml.Node:
+    plain = all(isinstance(v, str | int | float | bool | list) for v in value.values())
+    short = plain and len(str(value)) <= 90 and "version" not in value
+    return dumper.represent_mapping("tag:yaml.org,2002:map", value.items(), flow_style=short)
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(dict, _mapping)

@@ -1,0 +1,125 @@
+"""Marks of many configurations -> the one to bet on, and which are not worth going on with.
+
+The best of many looks better than it is. So scores are averaged with those of their neighbours
+first; the choice falls on the configuration nearest to the file among those that cannot be told
+from the best (the one-standard-error rule); and what the search has gained is estimated by
+choosing on some blocks and looking at the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from align_dsl.optimize.smooth import smoothed
+from align_dsl.optimize.space import Space
+from align_dsl.optimize.study import Done
+from align_dsl.optimize.trial import RIGHT, Exam
+from align_dsl.records.stats import Interval, mcnemar
+
+HOPELESS = 0.02  # p of the pruning test; benchmarks/optimize_pruning.py shows what it costs
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the search would bet on. It is the default where nothing looks better."""
+
+    done: Done
+    default: Done
+    best: Done  # the highest score, for what that is worth
+    gain: Interval | None  # over the default, on the train cases that chose it: too good
+    checked: float  # the gain of choosing so, on blocks that had no say
+
+    @property
+    def is_default(self) -> bool:
+        return self.done.config == self.default.config
+
+
+def hopeless(exam: Exam, marks: str, other: str) -> bool:
+    """Whether a configuration is plainly worse than another on the blocks it has seen.
+
+    An exact sign test over groups: of the groups on which the two differ, how many are lost.
+    """
+    gains = exam.by_group(marks, other[: len(marks)]).values()
+    won, lost = [int(g > 1e-12) for g in gains], [int(g < -1e-12) for g in gains]
+    return sum(lost) > sum(won) and mcnemar(won, lost) <= HOPELESS
+
+
+def estimate(exam: Exam, marks: str, best: Done) -> float:
+    """What a sampler is told of a pruned configuration: its loss so far, shrunk for being early."""
+    seen = len({a.block for a in exam.asked[: len(marks)]})
+    loss = exam.score(marks) - exam.score(best.sat.marks[: len(marks)])
+    return (best.score or 0.0) + loss * seen / (seen + 1)
+
+
+def whole(done: Sequence[Done]) -> list[Done]:
+    """Trials that have answered every block."""
+    return [d for d in done if d.score is not None and not d.pruned]
+
+
+def incumbent(done: Sequence[Done]) -> Done | None:
+    """The best of what was tried to the end; of equals the first."""
+    return max(whole(done), key=lambda d: d.score or 0.0, default=None)
+
+
+def choose(exam: Exam, space: Space, done: Sequence[Done]) -> Chosen:
+    """`done` begins with the default."""
+    default, every = done[0], whole(done)
+    blocks = [a.block for a in exam.asked]
+    picked = _pick(exam, space, every, [True] * len(blocks))
+    checked = 0.0
+    for block in sorted(set(blocks)):
+        one = _pick(exam, space, every, [b != block for b in blocks])
+        inside = [b == block for b in blocks]
+        checked += sum(_gains(exam, one, default, inside).values())
+    best = max(every, key=lambda d: d.score or 0.0)
+    gain = exam.difference(picked.sat.marks, default.sat.marks)
+    return Chosen(picked, default, best, gain, checked)
+
+
+def _pick(exam: Exam, space: Space, every: Sequence[Done], use: Sequence[bool]) -> Done:
+    """The simplest of those within a standard error of the best, neighbours having their say."""
+    scores = [_score(exam, d, use) for d in every]
+    even = smoothed(space, [d.config for d in every], scores)
+    best = every[even.index(max(even))]
+
+    def is_as_good(one: Done) -> bool:
+        gains = list(_gains(exam, best, one, use).values())
+        return sum(gains) <= standard_error(gains) + 1e-12
+
+    good = [(d, s) for d, s in zip(every, even, strict=True) if is_as_good(d)]
+    chosen, _ = min(
+        good,
+        key=lambda pair: (
+            len(space.changes(pair[0].config)),
+            pair[0].sat.spent.calls,
+            -pair[1],
+            pair[0].slot,
+        ),
+    )
+    return chosen
+
+
+def _score(exam: Exam, done: Done, use: Sequence[bool]) -> float:
+    marks = zip(exam.weights, done.sat.marks, use, strict=True)
+    return sum(w for w, m, u in marks if u and m == RIGHT)
+
+
+def _gains(exam: Exam, one: Done, other: Done, use: Sequence[bool]) -> dict[str, float]:
+    """What each group adds to the difference of two, on some questions."""
+    gains: dict[str, float] = {}
+    rows = zip(exam.asked, exam.weights, one.sat.marks, other.sat.marks, use, strict=True)
+    for a, w, m, n, u in rows:
+        if u:
+            gains[a.group] = gains.get(a.group, 0.0) + w * ((m == RIGHT) - (n == RIGHT))
+    return gains
+
+
+def standard_error(parts: Sequence[float]) -> float:
+    """Of a sum of independent parts, from how they differ."""
+    n = len(parts)
+    if n < 2:
+        return 0.0
+    mean = sum(parts) / n
+    return sqrt(n / (n - 1) * sum((p - mean) ** 2 for p in parts))

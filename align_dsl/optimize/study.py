@@ -1,0 +1,269 @@
+"""What was tried of a program, kept for good: an Optuna study, shared by all who work on it.
+
+A trial belongs to a slot of a batch. It waits, is claimed, and is finished with its marks; a trial
+whose worker died is failed, and its slot gets another. So whatever is killed when, each slot comes
+to exactly one finished trial, and a batch to the same configurations.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from align_dsl.errors import StoreError, nearest, visible
+from align_dsl.optimize.journal import open_storage, quiet, turn
+from align_dsl.optimize.propose import Tried
+from align_dsl.optimize.space import Config, Space
+from align_dsl.optimize.trial import Sat, Spent
+
+STALE = 120.0  # seconds without a sign of life after which a worker elsewhere counts as dead
+LONELY = 10.0  # seconds after which a claim without a name counts as that of a dead worker
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished trial."""
+
+    number: int
+    slot: tuple[int, int]
+    config: Config
+    sat: Sat
+    score: float | None  # what the sampler was told; None where it could not be tried
+    pruned: bool
+    seconds: float
+    why: str = ""  # where it could not be tried
+
+    @property
+    def tried(self) -> Tried:
+        return Tried(self.config, self.score)
+
+
+class Study:
+    def __init__(self, where: Path | str, name: str) -> None:
+        self.where, self.name = where, name
+        self.storage = open_storage(where)
+        with quiet():
+            self.optuna = optuna.create_study(
+                study_name=name, storage=self.storage, direction="maximize", load_if_exists=True
+            )
+        self.id = self.storage.get_study_id_from_name(name)
+
+    # --- facts of the study ----------------------------------------------------------------------
+
+    def facts(self) -> dict[str, Any]:
+        return dict(self.storage.get_study_user_attrs(self.id))
+
+    def note(self, key: str, value: Any) -> None:
+        self.storage.set_study_user_attr(self.id, key, value)
+
+    # --- trials ----------------------------------------------------------------------------------
+
+    def trials(self) -> list[FrozenTrial]:
+        found: list[FrozenTrial] = self.storage.get_all_trials(self.id, deepcopy=False)
+        return found
+
+    def done(self, trials: Iterable[FrozenTrial] | None = None) -> list[Done]:
+        """Every finished trial, in the order in which samplers are told."""
+        found: dict[tuple[int, int], Done] = {}
+        for trial in self.trials() if trials is None else trials:
+            one = _done(trial)
+            if one is not None:
+                found.setdefault(one.slot, one)
+        return [found[slot] for slot in sorted(found)]
+
+    @staticmethod
+    def open_slots(trials: Iterable[FrozenTrial]) -> tuple[int, dict[int, FrozenTrial | None]]:
+        """The newest batch, and who is at work on what of it; None where nobody is."""
+        batch, slots, size = -1, dict[int, FrozenTrial | None](), 0
+        for trial in trials:
+            b, i, n = trial.user_attrs.get("slot", (-1, 0, 0))
+            if b > batch:
+                batch, slots, size = b, {}, n
+            if b == batch and not (trial.state == TrialState.FAIL and _done(trial) is None):
+                slots.setdefault(i, trial)
+        missing = [i for i in range(size) if i not in slots]
+        unfinished = {i: t for i, t in slots.items() if t is not None and _done(t) is None}
+        return batch, {**unfinished, **dict.fromkeys(missing)}
+
+    def enqueue(self, batch: int, size: int, slots: Mapping[int, Config], space: Space) -> None:
+        for i, config in slots.items():
+            params, distributions = space.labels(config)
+            waiting = create_trial(
+                state=TrialState.WAITING,
+                params=params,
+                distributions=distributions,
+                user_attrs={"slot": [batch, i, size], "config": config},
+            )
+            self.storage.create_new_trial(self.id, template_trial=waiting)
+
+    def claim(self) -> FrozenTrial | None:
+        """A waiting trial that is now this worker's to do."""
+        first: dict[tuple[int, ...], int] = {}
+        for trial in self.trials():
+            slot = tuple(trial.user_attrs.get("slot", ()))
+            if trial.state == TrialState.FAIL and _done(trial) is None:
+                continue
+            twice = first.setdefault(slot, trial.number) != trial.number
+            if trial.state != TrialState.WAITING:
+                continue
+            try:
+                if not self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                    continue
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue
+            if twice:  # two machines began the same batch at once
+                self._fail(trial, "said twice")
+                continue
+            self.storage.set_trial_user_attr(trial._trial_id, "worker", me())
+            return trial
+        return None
+
+    def alive(self, trial: FrozenTrial) -> None:
+        """A sign of life, for workers that cannot see our process."""
+        if isinstance(self.where, str):
+            self.storage.set_trial_user_attr(trial._trial_id, "worker", me())
+
+    def finish(
+        self, trial: FrozenTrial, sat: Sat, score: float, pruned: bool, seconds: float
+    ) -> None:
+        result = {"marks": sat.marks, "pruned": pruned, "seconds": round(seconds, 3)}
+        result |= asdict(sat.spent)
+        self._end(trial, result, TrialState.COMPLETE, [score])
+
+    def refuse(self, trial: FrozenTrial, why: str) -> None:
+        """It cannot be tried, now or ever."""
+        self._end(trial, {"why": why}, TrialState.FAIL, None)
+
+    def give_back(self, trial: FrozenTrial, why: str, paid: int = 0, tokens: int = 0) -> None:
+        """Not finished, and to be tried again: by whoever asks next."""
+        self.storage.set_trial_user_attr(trial._trial_id, "paid", [paid, tokens])
+        self._fail(trial, why)
+
+    def paid(self) -> tuple[int, int]:
+        """Calls and tokens that all trials have paid for, the unfinished among them."""
+        pairs = [t.user_attrs.get("paid", (0, 0)) for t in self.trials()]
+        pairs += [(d.sat.spent.paid, d.sat.spent.paid_tokens) for d in self.done()]
+        return sum(p for p, _ in pairs), sum(t for _, t in pairs)
+
+    def fail_stale(self) -> int:
+        """Give back what dead workers had claimed; how many that were."""
+        local = not isinstance(self.where, str)
+        n = 0
+        for trial in self.trials():
+            if trial.state == TrialState.RUNNING and _is_stale(trial, local):
+                n += self._fail(trial, "its worker died")
+        return n
+
+    def _fail(self, trial: FrozenTrial, why: str) -> bool:
+        try:
+            self.storage.set_trial_user_attr(trial._trial_id, "given_back", why)
+            return bool(self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL))
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+
+    def _end(
+        self, trial: FrozenTrial, result: dict[str, Any], state: TrialState, values: Any
+    ) -> None:
+        try:
+            self.storage.set_trial_user_attr(trial._trial_id, "result", result)
+            self.storage.set_trial_state_values(trial._trial_id, state, values)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            pass  # we were thought dead, and somebody else has done it
+
+    def turn(self) -> Any:
+        return turn(self.where if isinstance(self.where, Path) else None)
+
+
+def _done(trial: FrozenTrial) -> Done | None:
+    result = trial.user_attrs.get("result")
+    if result is None or trial.state not in (TrialState.COMPLETE, TrialState.FAIL):
+        return None
+    if trial.state == TrialState.FAIL and "why" not in result:
+        return None  # it was thought dead while it wrote
+    batch, i, _ = trial.user_attrs["slot"]
+    spent = Spent(**{k: result.get(k, 0) for k in ("calls", "tokens", "paid", "paid_tokens")})
+    return Done(
+        number=trial.number,
+        slot=(batch, i),
+        config=dict(trial.user_attrs["config"]),
+        sat=Sat(result.get("marks", ""), spent),
+        score=trial.value if trial.state == TrialState.COMPLETE else None,
+        pruned=bool(result.get("pruned")),
+        seconds=float(result.get("seconds", 0)),
+        why=str(result.get("why", "")),
+    )
+
+
+def me() -> dict[str, Any]:
+    """This process, so that others can tell whether it lives."""
+    pid = os.getpid()
+    return {"host": _host(), "pid": pid, "since": _started(pid), "seen": time.time()}
+
+
+def _host() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return f"{platform.node()} {boot}".strip()
+
+
+def _started(pid: int) -> str:
+    """When a process began, as the system counts: a number is used again for another process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "" if Path("/proc/self/stat").exists() else _answers(pid)
+    state, *rest = stat.rpartition(")")[2].split()
+    return "" if state == "Z" else rest[18]
+
+
+def _answers(pid: int) -> str:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return ""
+    return "alive"
+
+
+def _is_stale(trial: FrozenTrial, local: bool) -> bool:
+    worker: dict[str, Any] | None = trial.user_attrs.get("worker")
+    if worker is None:  # it died between its claim and its name
+        began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+        return bool(time.time() - began > LONELY)
+    if local and worker["host"] == _host():
+        since: str = worker["since"]
+        return bool(_started(worker["pid"]) != since)
+    if local:  # a journal of another boot, or another machine: nobody there can be at work here
+        return True
+    return bool(time.time() - worker["seen"] > STALE)
+
+
+def studies(where: Path | str) -> list[tuple[str, dict[str, Any]]]:
+    """Every study that is kept there: its name and its facts."""
+    if isinstance(where, Path) and not where.exists():
+        return []
+    storage = open_storage(where)
+    return [(s.study_name, dict(s.user_attrs)) for s in storage.get_all_studies()]
+
+
+def find(where: Path | str, name: str) -> str:
+    """The study of this name, or the only one that begins so, or the newest for `last`."""
+    known = studies(where)
+    if name == "last" and known:
+        return max(known, key=lambda s: str(s[1].get("created", "")))[0]
+    names = [n for n, _ in known]
+    begins = [n for n in names if n.startswith(name)] if name not in names else [name]
+    if len(begins) == 1:
+        return begins[0]
+    if begins:
+        raise StoreError(f"`{visible(name)}` may be any of: {', '.join(map(visible, begins))}")
+    raise StoreError(f"no study `{visible(name)}`; {visible(nearest(name, names))}")

@@ -1,0 +1,238 @@
+"""What is asked of `optimize` -> the program, its space, and the exams on train and test cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from align_dsl import pipeline
+from align_dsl.backends import Backend, open_backend
+from align_dsl.engine.split import part
+from align_dsl.errors import CompileError, Diagnostic, PlanError, visible
+from align_dsl.language.library import Library
+from align_dsl.language.program import Optimize
+from align_dsl.optimize.space import Config, Space, model_of, space_of
+from align_dsl.optimize.trial import Exam, deal
+from align_dsl.pipeline import Changes, Loaded
+from align_dsl.records.stats import minimum_detectable_difference
+from align_dsl.records.store import Store
+from align_dsl.types import Case, digest
+
+BLOCKS = 5  # parts of the train cases; each is answered with exemplars from the others
+HALVES = "data.split={train: 0.5, test: 0.5}"
+DISAGREE = 0.3  # share of questions on which two configurations typically differ
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What somebody asks for. Other processes can be handed it."""
+
+    program: Path
+    changes: Changes = field(default_factory=Changes)
+    decider: str | None = None
+    store: Path = Path(".align/align.db")
+    storage: str | None = None  # the URL of a database, or the journal beside the store
+    trials: int | None = None
+    sampler: str | None = None
+    budget: Mapping[str, float] = field(default_factory=dict)  # calls, tokens, seconds
+    workers: int = 1
+
+    @property
+    def where(self) -> Path | str:
+        return self.storage or self.store.parent / "study.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A task with everything open that it takes."""
+
+    task: Task
+    loaded: Loaded
+    optimize: Optimize
+    space: Space
+    train: Exam
+    test: Exam
+    backends: Mapping[str, Backend]
+    warnings: tuple[str, ...]
+
+    @property
+    def study(self) -> str:
+        """The study's name: made of all that has a say in what its trials come to."""
+        program = self.loaded.program.model_copy(update={"optimize": None})
+        said = [
+            program.digest(),
+            self.space.decider.name,
+            repr(self.space.dimensions),
+            _content([c for b in self.train.blocks for c in b]),
+            _content(self.train.pool or ()),
+            str(self.optimize.seed),
+            self.sampler,
+            *(b.fingerprint() for b in self.backends.values()),
+            pipeline.prompts_version(),
+        ]
+        return f"{program.name}-{self.space.decider.name}-{digest(' '.join(said))[:8]}"
+
+    @property
+    def sampler(self) -> str:
+        return self.task.sampler or self.optimize.sampler
+
+    @property
+    def split(self) -> str:
+        """The test cases, by content: however often they are looked at, they are the same."""
+        return _content([c for b in self.test.blocks for c in b])
+
+    def close(self) -> None:
+        for backend in self.backends.values():
+            backend.close()
+
+
+def _content(cases: Sequence[Case]) -> str:
+    return digest("".join(sorted(c.canonical() for c in cases)))
+
+
+def ready(task: Task, store: Store) -> Ready:
+    """Compile, split and look for what would make the result worthless. Close it after use."""
+    loaded = pipeline.load(task.program, _complete(task))
+    program = loaded.program
+    optimize = program.optimize
+    assert optimize is not None
+    train = part(loaded.cases, program.data.split, optimize.cases)
+    test = part(loaded.cases, program.data.split, optimize.accept)
+    own = loaded.pool if program.data.exemplars else None
+    _nothing_leaks(loaded, train, test, own)
+    library = Library.beside(task.program)
+    space = space_of(loaded.checked, library, _exemplars(own if own is not None else train))
+    model = model_of(program, space.decider)
+    backends = {model.name: open_backend(model)}
+    made = Ready(
+        task=task,
+        loaded=loaded,
+        optimize=optimize,
+        space=space,
+        train=Exam(space, deal(train, BLOCKS, optimize.seed), store, backends, own),
+        test=Exam(space, (test,), store, backends, own if own is not None else train),
+        backends=backends,
+        warnings=(),
+    )
+    if not made.train.asked or not made.test.asked:
+        made.close()
+        raise PlanError("error: the labels can tell right from wrong in none of the cases")
+    return replace(made, warnings=_doubts(made))
+
+
+def _complete(task: Task) -> Changes:
+    """What a program leaves unsaid about optimizing, said by the options or by default."""
+    changes = task.changes
+    program = pipeline.compile(task.program, changes).program
+    sets: list[str] = []
+    if program.data.split is None:
+        sets.append(HALVES)
+    if program.optimize is None and task.decider is None:
+        names = ", ".join(d.name for d in program.deciders)
+        raise PlanError(
+            f"error: {visible(str(task.program))} does not say what to optimize\n"
+            f"  = name one of its deciders: --decider NAME ({names})"
+        )
+    if task.decider is not None:
+        name = f"{{decider: {task.decider}}}"
+        sets.append(f"optimize={name}" if program.optimize is None else
+                    f"optimize.decider={task.decider}")  # fmt: skip
+    return replace(changes, sets=(*changes.sets, *sets))
+
+
+def _nothing_leaks(
+    loaded: Loaded, train: Sequence[Case], test: Sequence[Case], own: Sequence[Case] | None
+) -> None:
+    """No text and no group may stand on both sides: the test would ask what was taught."""
+    source = loaded.checked.source
+    span = source.at(("data", "split"))
+    for name, cases in (("train", train), ("exemplars", own or ())):
+        texts = {_text(c): c.scenario.id for c in cases}
+        groups = {c.group: c.scenario.id for c in cases if c.group}
+        for case in test:
+            twin = texts.get(_text(case))
+            what = "the same text"
+            if twin is None and case.group:
+                twin, what = groups.get(case.group), f"the group `{case.group}`"
+            if twin is not None:
+                said = (
+                    f"the {name} case `{twin}` and the test case `{case.scenario.id}` have {what}"
+                )
+                hint = "split by group (`group: group`), and give cases of one text one group"
+                raise CompileError([Diagnostic(span, said, hint)], loaded.checked.texts)
+
+
+def _exemplars(cases: Sequence[Case]) -> int:
+    """How many there are to show, of the attribute that has most."""
+    names = {name for c in cases for name in c.attributes()}
+    return max((sum(name in c.attributes() for c in cases) for name in names), default=0)
+
+
+def _text(case: Case) -> str:
+    return " ".join(case.scenario.text.split())
+
+
+def _doubts(made: Ready) -> tuple[str, ...]:
+    """What the data cannot support, said before anything is spent."""
+    doubts = []
+    n, dimensions = len({a.group for a in made.train.asked}), len(made.space.dimensions)
+    m = len({a.group for a in made.test.asked})
+    for where, groups in (("train", n), ("test", m)):
+        least = minimum_detectable_difference(groups, DISAGREE)
+        if least is None or least > 0.1:
+            said = (
+                "any difference" if least is None else f"differences under {least * 100:.0f} points"
+            )
+            doubts.append(
+                f"{groups} independent {where} cases, {dimensions} settings: {said} cannot be told"
+                " from noise"
+            )
+    return tuple(doubts)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Jobs, before any is known: of a trial from the least to the most, and of the verdict."""
+
+    least: int
+    most: int
+    default: int
+    verdict: int
+
+
+def price(made: Ready, samples: Sequence[Config]) -> Price:
+    """What configurations such as these would need."""
+    sizes = [_jobs(made.train, c) for c in samples]
+    default = _jobs(made.train, made.space.default)
+    verdict = _jobs(made.test, made.space.default)
+    most = max(_jobs(made.test, c) for c in samples) if samples else verdict
+    return Price(min([default, *sizes]), max([default, *sizes]), default, verdict + most)
+
+
+def _jobs(exam: Exam, config: Config) -> int:
+    return sum(len(exam.plan(config, b).model_jobs) for b in range(len(exam.blocks)))
+
+
+def facts(made: Ready, warm: Sequence[Config]) -> dict[str, Any]:
+    """What is written down of a study when it begins."""
+    import datetime
+
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "program": made.loaded.program.name,
+        "source": made.loaded.checked.source.file,
+        "decider": made.space.decider.name,
+        "model": next(iter(made.backends)),
+        "digest": made.loaded.program.digest(),
+        "train": _content([c for b in made.train.blocks for c in b]),
+        "test": made.split,
+        "seed": made.optimize.seed,
+        "sampler": made.sampler,
+        "dimensions": {d.name: str(d) for d in made.space.dimensions},
+        "default": made.space.default,
+        "groups": [a.group for a in made.train.asked],
+        "weights": [round(w, 9) for w in made.train.weights],
+        "warm": list(warm),
+    }

@@ -1,0 +1,180 @@
+"""How many answers are what was asked for, where nothing but the constraint helps: random weights.
+
+    python benchmarks/constraints.py [--ours 2000] [--dspy 200]
+
+Starts the real llama.cpp server (xllamacpp, loopback, one thread) on a model of random weights that
+speaks single bytes, and asks it at temperature 1, each question with a seed of its own:
+
+* align-dsl over HTTP and in process, without retries;
+* align-dsl over HTTP without what it knows of llama.cpp, so by `response_format` alone;
+* stock DSPy: `Predict` of the same question with `JSONAdapter`, as DSPy ships it.
+
+An answer is good where it is complete JSON of the form asked for, every number within its range and
+every letter one of those shown. Calls are what the server was asked for per question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.models.gguf_file import random_model
+from tests.servers.llama import SLOTS, Llama
+
+LONG = 2500  # tokens: the longest reason there may be, in bytes
+Ask = Callable[[int], tuple[bool, int]]  # seed -> was it good, and how many calls it took
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    who: str
+    asked: int
+    good: int
+    calls: int
+    seconds: float
+
+    def __str__(self) -> str:
+        share, calls = 100 * self.good / self.asked, self.calls / self.asked
+        each = 1000 * self.seconds / self.asked
+        return f"| {self.who} | {self.asked:,} | {share:.1f} % | {calls:.2f} | {each:.0f} ms |"
+
+
+def measure(who: str, n: int, ask: Ask) -> Row:
+    began = time.monotonic()
+    with ThreadPoolExecutor(SLOTS) as pool:
+        said = list(pool.map(ask, range(n)))
+    seconds = time.monotonic() - began
+    row = Row(who, n, sum(good for good, _ in said), sum(calls for _, calls in said), seconds)
+    print(row, flush=True)
+    return row
+
+
+def ours(engine: Any) -> Ask:
+    from align_dsl.engine.adapter import NoAnswer, NotNow, Trail
+    from align_dsl.engine.prompt import Invalid, Shape, messages, parse
+    from align_dsl.types import Choice, Scale, Scenario
+
+    because = ("because", "text")
+    shapes = (
+        Shape((because, ("ratings", "numbers")), ("A", "B", "C"), Scale()),
+        Shape((because, ("rating", "number")), (), Scale()),
+        Shape((because, ("rating", "number")), (), Scale(low=0, high=1, step=0.1)),
+        Shape((because, ("choice", "label")), ("A", "B")),
+    )
+
+    def ask(seed: int) -> tuple[bool, int]:
+        shape, trail = shapes[seed % len(shapes)], Trail(seed=seed)
+        shown = tuple(Choice(id=label, text=f"Do {label}.") for label in shape.labels)
+        scenario = Scenario(id="", text="A boy has taken bread.", choices=shown)
+        try:
+            heard = engine.ask(messages("Judge.", shape, {"scenario": scenario}), shape, trail)
+            parse(shape, heard.text)
+        except (NoAnswer, NotNow, Invalid):
+            return False, trail.calls
+        return not heard.cut_off, trail.calls
+
+    return ask
+
+
+def stock(endpoint: str) -> Ask:
+    import dspy
+    import pydantic
+
+    logging.getLogger("dspy").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+
+    class Counting(dspy.LM):  # type: ignore[misc]
+        calls = 0
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            return super().forward(*args, **kwargs)
+
+    whole = pydantic.conint(ge=0, le=10)
+    part = pydantic.confloat(ge=0, le=1)
+    together = pydantic.create_model("Ratings", A=(whole, ...), B=(whole, ...), C=(whole, ...))
+    kinds: Sequence[tuple[str, Any]] = (
+        ("ratings", together),
+        ("rating", whole),
+        ("rating", part),
+        ("choice", Literal["A", "B"]),
+    )
+
+    def signature(name: str, kind: Any) -> Any:
+        fields = {
+            "scenario": (str, dspy.InputField()),
+            "because": (str, dspy.OutputField()),
+            name: (kind, dspy.OutputField()),
+        }
+        return dspy.Signature(fields, "Judge.")
+
+    asked = [(name, dspy.Predict(signature(name, kind))) for name, kind in kinds]
+
+    def ask(seed: int) -> tuple[bool, int]:
+        name, predict = asked[seed % len(asked)]
+        lm = Counting(
+            "openai/tiny", api_base=endpoint, api_key="none", temperature=1.0, max_tokens=LONG,
+            seed=seed, cache=False, num_retries=0,
+        )  # fmt: skip
+        try:
+            with dspy.context(lm=lm, adapter=dspy.JSONAdapter(), disable_history=True):
+                said = predict(scenario="A boy has taken bread. Choices: A. Do A. B. Do B.")
+            value = getattr(said, name)
+        except Exception:
+            return False, lm.calls
+        return _in_range(value, kinds[seed % len(kinds)][1]), lm.calls
+
+    def _in_range(value: Any, kind: Any) -> bool:
+        try:
+            pydantic.TypeAdapter(kind).validate_python(value, strict=False)
+        except pydantic.ValidationError:
+            return False
+        return True
+
+    return ask
+
+
+def main() -> None:
+    wishes = argparse.ArgumentParser(description=__doc__)
+    wishes.add_argument("--ours", type=int, default=2000)
+    wishes.add_argument("--dspy", type=int, default=200)
+    given = wishes.parse_args()
+    from align_dsl.backends.gguf import Engine as InProcess
+    from align_dsl.engine.lm import Engine as OverHttp
+    from align_dsl.language.program import Model
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = random_model(Path(folder) / "random.gguf")
+        said: dict[str, Any] = {"temperature": 1.0, "max_tokens": LONG, "retries": 0}
+        with Llama(path) as server:
+            print("| | questions | good | calls each | time each |\n|---|---|---|---|---|")
+            http = Model(
+                name="m", backend="litellm", address="openai/tiny", endpoint=server.endpoint, **said
+            )
+            known = OverHttp(http)
+            known.look()
+            measure("align-dsl, `openai/` on llama.cpp", given.ours, ours(known))
+            known.close()
+            plain = OverHttp(http)
+            plain.dialect = type(plain.dialect)("nobody knows")
+            measure("the same, by `response_format`", given.dspy, ours(plain))
+            plain.close()
+            near = InProcess(Model(name="m", backend="gguf", address=str(path), **said), SLOTS)
+            measure("align-dsl, `gguf:`", given.ours, ours(near))
+            near.close()
+            measure("stock DSPy, JSONAdapter", given.dspy, stock(server.endpoint))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""Trains `trained.gguf`, the model that knows the closed world of `world.py` and nothing else.
+
+In two steps, because the second one needs torch and the tests shall not:
+
+    python -m tests.models.make_model questions /tmp/questions.jsonl
+    OMP_NUM_THREADS=1 python -m tests.models.make_model train /tmp/questions.jsonl 600
+
+The first runs where align-dsl is installed: it has our own code write the prompts, so what is
+learnt is what is sent. The second wants `torch==2.13.0`, `tokenizers` and `numpy`, one thread and
+as many seconds as it is told. Train again when prompts change in more than a word: every fourth
+prompt lost words of its task while training, so a changed word does little harm.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.models.gguf_file import SPECIAL, Llama, write
+
+HERE = Path(__file__).parent
+VOCABULARY = 640
+BATCH_TOKENS = 5000
+PEAK = 4e-3  # learning rate
+
+Question = tuple[list[dict[str, str]], str]  # messages, the answer
+
+
+# --- what to learn --------------------------------------------------------------------------
+
+
+def questions(n: int, seed: int = 0) -> Iterator[Question]:
+    """Questions as our own algorithms ask them, with what the closed world has for an answer."""
+    from align_dsl.algorithms import pick, pick_for, rate_alone, rate_together
+    from align_dsl.engine.adapter import shape_of
+    from align_dsl.engine.prompt import answer, messages
+    from align_dsl.types import Attribute, Choice, Scenario, Target
+    from tests.models import world
+
+    said = {"mercy": ("Sparing people.", "It spares.", "It does not spare.")}
+    said["order"] = ("Keeping rules.", "It keeps them.", "It breaks them.")
+    attributes = {
+        name: Attribute(name=name, title=name.capitalize(), about=about, high=high, low=low)
+        for name, (about, high, low) in said.items()
+    }
+    dice = random.Random(seed)
+    for _ in range(n):
+        text, name = dice.choice(world.SCENARIOS), dice.choice(world.NAMES)
+        attribute, at = attributes[name], world.NAMES.index(name)
+        actions = dice.sample(list(world.ACTIONS), dice.choice((2, 2, 3)))
+        letters = "ABC"[: len(actions)]
+        shown = tuple(Choice(id=i, text=a) for i, a in zip(letters, actions, strict=True))
+        scenario = Scenario(id="", text=text, choices=shown)
+        numbers = {c.id: world.ACTIONS[c.text][at] for c in shown}
+        because = f"On {attribute.title}: " + " ".join(f"{i} {n}." for i, n in numbers.items())
+        one = dice.choice(shown)
+        bare = scenario.model_copy(update={"choices": ()})
+        inputs: dict[str, Any]
+        demo: dict[str, Any]
+        match dice.choices(range(6), (3, 1, 3, 1, 4, 1))[0]:
+            case 0:
+                signature, default = rate_together.RateTogether, rate_together.INSTRUCTIONS
+                inputs = {"scenario": scenario, "attribute": attribute}
+                demo = {"because": because, "ratings": numbers}
+            case 1:
+                signature, default = rate_alone.RateAlone, rate_alone.INSTRUCTIONS
+                inputs = {"scenario": bare, "attribute": attribute, "choice": one}
+                number = numbers[one.id]
+                demo = {"because": f"On {attribute.title}: {number}.", "rating": number}
+            case 2:
+                signature = rate_together.WeighOneOfSeveral
+                default = rate_together.INSTRUCTIONS.replace(rate_together.FIRST_WHY, "")
+                inputs = {"scenario": scenario, "attribute": attribute, "rate": one.id}
+                demo = {"rating": numbers[one.id]}
+            case 3:
+                signature = rate_alone.WeighAlone
+                default = rate_alone.INSTRUCTIONS.replace(rate_alone.FIRST_WHY, "")
+                number = numbers[one.id]
+                if dice.random() < 0.15:
+                    one = Choice(id="A", text=world.UNDECIDED)
+                    number = dice.choice(world.UNDECIDED_NUMBERS)
+                inputs = {"scenario": bare, "attribute": attribute, "choice": one}
+                demo = {"rating": number}
+            case 4:
+                high = dice.random() < 0.5
+                signature, default = pick_for.PickFor, pick_for.INSTRUCTIONS
+                target = Target(name="t", values={name: float(high)})
+                inputs = {"scenario": scenario, "target": target, "attributes": (attribute,)}
+                best = (max if high else min)(numbers, key=lambda i: numbers[i])
+                because += f" {'Highest' if high else 'Lowest'}: {numbers[best]}."
+                demo = {"because": because, "choice": best}
+            case _:
+                signature, default = pick.Pick, pick.INSTRUCTIONS
+                inputs = {"scenario": scenario}
+                mercies = {c.id: world.ACTIONS[c.text][0] for c in shown}
+                because = "On Mercy: " + " ".join(f"{i} {n}." for i, n in mercies.items())
+                best = max(mercies, key=lambda i: mercies[i])
+                because += f" Highest: {mercies[best]}."
+                demo = {"because": because, "choice": best}
+        shape = shape_of(signature, inputs)
+        yield messages(default, shape, inputs), answer(shape, demo)
+
+
+def _forgetful(system: str, dice: random.Random) -> str:
+    """A task that lost some words, but not which attribute it is about or where somebody stands."""
+    rate = dice.choice((0, 0.2, 0.6, 0.9))
+    kept = []
+    for line in system.split("\n"):
+        if not line.startswith(("Attribute:", "- ", "Answer with")):
+            line = " ".join(w for w in line.split(" ") if dice.random() >= rate)
+        kept.append(line)
+    return "\n".join(kept)
+
+
+def text(messages: list[dict[str, str]]) -> str:
+    said = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+    return f"{said}<|im_start|>assistant\n"
+
+
+# --- how to learn it ------------------------------------------------------------------------
+
+
+def _tokenizer(asked: list[Question]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    # as llama.cpp splits what has `pre: gpt-2`
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # the numbers above all: each has to be one token, bare and after a space
+    numbers = [f"{n}:{n} {n}" for n in range(11) for _ in range(5000)]
+    said = [part for messages, answer in asked for part in (text(messages), answer)]
+    made.train_from_iterator([*numbers, *said], trainer)
+    for n in range(11):
+        assert len(made.encode(str(n)).ids) == 1
+    return made
+
+
+def train(asked: list[Question], seconds: float, to: Path) -> None:
+    import torch
+    from torch.nn import functional as fn
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    tokenizer = _tokenizer(asked[:3000])
+    shape = Llama(tokenizer.get_vocab_size())
+    weights = {
+        name: torch.nn.Parameter(torch.ones(size) if len(size) == 1 else torch.randn(size) * 0.05)
+        for name, size in shape.tensors().items()
+    }
+    head = shape.dim // shape.heads
+    turns = 10000.0 ** (-torch.arange(0, head, 2).float() / head)
+
+    def normed(x: Any, name: str) -> Any:
+        return fn.rms_norm(x, (shape.dim,), weights[name], 1e-5)
+
+    def rotated(x: Any, angles: Any) -> Any:  # neighbours are the pairs, as in llama.cpp
+        a, b = x[..., 0::2], x[..., 1::2]
+        cos, sin = angles.cos(), angles.sin()
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
+
+    def logits(ids: Any, wanted: Any) -> Any:
+        rows, length = ids.shape
+        angles = torch.arange(length).float()[:, None] * turns
+        x = weights["token_embd.weight"][ids]
+        for i in range(shape.layers):
+            w = {
+                k: weights[f"blk.{i}.{k}.weight"]
+                for k in (
+                    "attn_q",
+                    "attn_k",
+                    "attn_v",
+                    "attn_output",
+                    "ffn_gate",
+                    "ffn_up",
+                    "ffn_down",
+                )
+            }
+            h = normed(x, f"blk.{i}.attn_norm.weight")
+            q, k, v = (
+                (h @ w[n].T).view(rows, length, -1, head).transpose(1, 2)
+                for n in ("attn_q", "attn_k", "attn_v")
+            )
+            q, k = rotated(q, angles), rotated(k, angles)
+            k, v = (t.repeat_interleave(shape.heads // shape.kv, 1) for t in (k, v))
+            h = fn.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + h.transpose(1, 2).reshape(rows, length, -1) @ w["attn_output"].T
+            h = normed(x, f"blk.{i}.ffn_norm.weight")
+            x = x + (fn.silu(h @ w["ffn_gate"].T) * (h @ w["ffn_up"].T)) @ w["ffn_down"].T
+        return normed(x[wanted], "output_norm.weight") @ weights["token_embd.weight"].T
+
+    dice = random.Random(1)
+
+    def encoded() -> tuple[list[int], list[int]]:
+        messages, answer = dice.choice(asked)
+        first = {**messages[0], "content": _forgetful(messages[0]["content"], dice)}
+        prompt = tokenizer.encode(text([first, *messages[1:]])).ids
+        return prompt, tokenizer.encode(answer + "<|im_end|>").ids
+
+    optimizer = torch.optim.AdamW(weights.values(), lr=PEAK, weight_decay=0.02, betas=(0.9, 0.98))
+    began, step, recent = time.monotonic(), 0, 3.0
+    while (spent := time.monotonic() - began) < seconds:
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK * min(1, (step + 1) / 60) * max(0.02, 1 - spent / seconds)
+        # like lengths together: padding costs as much as text
+        pool = sorted((encoded() for _ in range(160)), key=lambda e: len(e[0]) + len(e[1]))
+        start = 0
+        batches = []
+        while start < len(pool):
+            size = max(1, BATCH_TOKENS // (len(pool[start][0]) + len(pool[start][1])))
+            batches.append(pool[start : start + size])
+            start += size
+        dice.shuffle(batches)
+        for batch in batches:
+            length = max(len(p) + len(a) for p, a in batch)
+            ids = torch.full((len(batch), length), 3)
+            answers = torch.full((len(batch), length), -100)
+            for row, (prompt, answer) in enumerate(batch):
+                whole = prompt + answer
+                ids[row, : len(whole)] = torch.tensor(whole)
+                answers[row, len(prompt) - 1 : len(whole) - 1] = torch.tensor(answer)
+            wanted = answers >= 0
+            # each answer counts the same, or numbers alone would drown in sentences
+            shares = (1 / wanted.sum(1, keepdim=True)).expand_as(wanted)[wanted]
+            losses = fn.cross_entropy(logits(ids, wanted), answers[wanted], reduction="none")
+            loss = (losses * shares).sum() / len(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
+            optimizer.step()
+            step, recent = step + 1, 0.97 * recent + 0.03 * loss.item()
+            if step % 25 == 0:
+                print(
+                    f"{step} steps, {time.monotonic() - began:.0f} s, loss {recent:.4f}", flush=True
+                )
+    said = json.loads(tokenizer.to_str())["model"]
+    tokens = sorted(said["vocab"], key=said["vocab"].__getitem__)
+    merges = [m if isinstance(m, str) else " ".join(m) for m in said["merges"]]
+    arrays = {name: w.detach().numpy() for name, w in weights.items()}
+    write(to, "align-dsl tests: a closed world, learnt by heart", shape, tokens, merges, arrays)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "questions":
+        lines = (json.dumps(question) for question in questions(12000))
+        Path(sys.argv[2]).write_text("\n".join(lines))
+    else:
+        read = [tuple(json.loads(row)) for row in Path(sys.argv[2]).read_text().splitlines()]
+        where = Path(sys.argv[4]) if len(sys.argv) > 4 else HERE / "trained.gguf"
+        train(read, float(sys.argv[3]), where)

@@ -1,0 +1,340 @@
+"""Three ways to a rating: said, drawn several times, or weighed by its probability."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align_dsl.algorithms import rate_alone, rate_together
+from align_dsl.backends.gguf import Engine as InProcess
+from align_dsl.engine.adapter import NoAnswer, Trail, shape_of
+from align_dsl.engine.expected import Token, Weigher
+from align_dsl.engine.lm import Engine as OverHttp
+from align_dsl.engine.prompt import Shape, messages, parse
+from align_dsl.errors import BackendError, CompileError
+from align_dsl.language.program import Model
+from align_dsl.pipeline import Loaded, load, open_backends, plan_run, run
+from align_dsl.records.record import Answer
+from align_dsl.records.store import Store
+from align_dsl.types import Attribute, Choice, Scale, Scenario
+from tests.models import TRAINED, world
+from tests.models.gguf_file import random_model
+from tests.servers.llama import Llama
+from tests.servers.recorder import Recorder, Reply
+
+MERCY = Attribute(
+    name="mercy",
+    title="Mercy",
+    about="Sparing people.",
+    high="It spares.",
+    low="It does not spare.",
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def trained() -> Iterator[Llama]:
+    with Llama(TRAINED) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights over single bytes: `10` is two tokens to it."""
+    return random_model(tmp_path_factory.mktemp("random") / "random.gguf")
+
+
+def in_process(path: Path = TRAINED, **changes: Any) -> InProcess:
+    said = {"max_tokens": 160, **changes}
+    return InProcess(Model(name="tiny", backend="gguf", address=str(path), **said), 1)
+
+
+def over_http(endpoint: str, address: str = "openai/tiny") -> OverHttp:
+    return OverHttp(Model(name="tiny", backend="litellm", address=address, endpoint=endpoint))
+
+
+def alone(action: str, attribute: Attribute = MERCY) -> tuple[list[dict[str, str]], Shape]:
+    """The question of `rate_alone` with `rating: expected`."""
+    inputs = {
+        "scenario": Scenario(id="", text=world.SCENARIOS[0], choices=()),
+        "attribute": attribute,
+        "choice": Choice(id="A", text=action),
+    }
+    shape = shape_of(rate_alone.WeighAlone, inputs)
+    instructions = rate_alone.rate_alone(rating="expected").rate.signature.instructions
+    return messages(instructions, shape, inputs), shape
+
+
+# --- expected
+
+
+def test_a_number_learnt_is_the_number_expected() -> None:
+    engine = in_process()
+    for action, (mercy, _) in world.ACTIONS.items():
+        trail = Trail()
+        weights = engine.weigh(*alone(action), trail)
+        assert weights.mean == pytest.approx(mercy, abs=0.5), action
+        assert sum(weights.values()) == pytest.approx(1)
+        (note,) = trail.notes["expected"]
+        assert note["mass"] > 0.95
+    engine.close()
+
+
+def test_who_is_undecided_is_seen_to_be() -> None:
+    """Learnt as 2 or 8, each as often: a number said is one of them, the one expected neither."""
+    engine = in_process()
+    weights = engine.weigh(*alone(world.UNDECIDED), Trail())
+    low, high = world.UNDECIDED_NUMBERS
+    assert weights[low] + weights[high] > 0.9
+    assert min(weights[low], weights[high]) > 0.2
+    assert weights.mean == pytest.approx((low + high) / 2, abs=1.5)
+    engine.close()
+
+
+def test_both_doors_weigh_alike(trained: Llama) -> None:
+    near, far = in_process(), over_http(trained.endpoint)
+    for action in world.ACTIONS:
+        ours, theirs = (e.weigh(*alone(action), Trail()) for e in (near, far))
+        assert ours == pytest.approx(theirs, abs=1e-3)
+    near.close()
+    far.close()
+
+
+def test_one_question_is_enough_once_the_tokens_are_known() -> None:
+    engine = in_process()
+    calls = []
+    for action in world.ACTIONS:
+        trail = Trail()
+        engine.weigh(*alone(action), trail)
+        calls.append(trail.calls)
+    assert calls == [2, 1, 1, 1, 1, 1, 1, 1]  # the second of the first: is `10` one token?
+    engine.close()
+
+
+def test_whole_programs_by_expectation(tmp_path: Path) -> None:
+    program = world.PROGRAM.replace("alone: {use: direct_regression}", ALONE_EXPECTED)
+    loaded = load(world.write(tmp_path, f"gguf:{TRAINED}", 10, program))
+    answers = _run(loaded, tmp_path, "alone")
+    assert answers
+    for answer in answers:
+        assert answer.ok
+        (rating,) = answer.output
+        assert not rating.get("why")
+        (note,) = answer.notes["expected"]
+        mean = sum(float(n) * w for n, w in note["weights"].items())
+        assert rating["value"] == pytest.approx(mean / 10, abs=1e-4)
+
+
+ALONE_EXPECTED = "alone: {use: direct_regression, with: {rating: expected}}"
+
+
+def test_together_each_choice_is_weighed_beside_the_others(tmp_path: Path) -> None:
+    program = world.PROGRAM.replace(
+        "together: {use: comparative_regression}",
+        "together: {use: comparative_regression, with: {rating: expected, shots: 1}}",
+    )
+    loaded = load(world.write(tmp_path, f"gguf:{TRAINED}", 4, program))
+    answers = _run(loaded, tmp_path, "together")
+    assert all(len(a.notes["expected"]) == len(a.output) == 2 for a in answers)
+    assert all(a.calls in (2, 3) for a in answers)
+
+
+def test_together_the_letter_is_said_last() -> None:
+    shown = tuple(Choice(id=i, text=t) for i, t in zip("AB", world.ACTIONS, strict=False))
+    scenario = Scenario(id="", text=world.SCENARIOS[0], choices=shown)
+    inputs = {"scenario": scenario, "attribute": MERCY, "rate": "B"}
+    shape = shape_of(rate_together.WeighOneOfSeveral, inputs)
+    system, user = messages("Judge.", shape, inputs)
+    assert system["content"].endswith(
+        "the number of the choice that is named last and nothing else."
+    )
+    assert user["content"].endswith("Rate:\nB")
+
+
+# --- numbers of several tokens
+
+
+def test_a_number_of_two_tokens_is_dictated(byte_model: Path) -> None:
+    """Held against the plain product of what the model thinks of each token."""
+    engine = in_process(byte_model)
+    said, shape = alone("Let them go.")
+    trail = Trail()
+    weights = engine.weigh(said, shape, trail)
+    server = engine.start()
+
+    def after(answer: str, text: str) -> float:
+        prompt = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in said)
+        body = {"prompt": f"{prompt}<|im_start|>assistant\n{answer}", "max_tokens": 1,
+                "logprobs": 260, "temperature": 0}  # fmt: skip
+        told = server.handle_completions(body)["choices"][0]["logprobs"]
+        found = told["content"][0]["top_logprobs"]
+        return next(math.exp(t["logprob"]) for t in found if t["token"] == text)
+
+    ten = after("", "1") * after("1", "0")
+    raw = {n: after("", str(n)) for n in range(10)} | {10: ten}
+    raw[1] -= ten
+    mass = sum(raw.values())
+    assert weights == pytest.approx({n: p / mass for n, p in raw.items()}, rel=0.02)
+    assert trail.notes["expected"][0]["mass"] == pytest.approx(mass, rel=0.02)
+    engine.close()
+
+
+def test_a_scale_of_too_many_tokens_is_refused_once_and_for_all(byte_model: Path) -> None:
+    engine = in_process(byte_model)
+    wide = MERCY.model_copy(update={"scale": Scale(low=0, high=100)})
+    calls = []
+    for _ in range(3):
+        trail = Trail()
+        with pytest.raises(NoAnswer, match="on the scale from 0 to 100") as caught:
+            engine.weigh(*alone("Let them go.", wide), trail)
+        assert caught.value.failure.status == "refused"
+        assert "rating: verbal" in caught.value.failure.message
+        calls.append(trail.calls)
+    assert calls[1:] == [0, 0]
+    engine.close()
+
+
+def said(*tokens: tuple[str, dict[str, float]]) -> tuple[Token, ...]:
+    return tuple(
+        Token(text, math.log(others[text]), {t: math.log(p) for t, p in others.items()})
+        for text, others in tokens
+    )
+
+
+def test_where_forbidden_tokens_have_no_probability_two_tokens_cannot_be_told() -> None:
+    weigher = Weigher(masked=True)
+    first = said(("1", {"0": 0.2, "1": 0.8}))
+    with pytest.raises(NoAnswer, match="`10` is several tokens"):
+        weigher.weigh(("0", "1", "10"), lambda allowed, most: first)
+
+
+def test_one_token_each_is_enough_after_the_mask() -> None:
+    def tell(allowed: tuple[str, ...], most: int) -> tuple[Token, ...]:
+        if allowed == ("10",):
+            return said(("10", {"10": 1.0}))
+        return said(("10", {"0": 0.1, "1": 0.3, "10": 0.6}))
+
+    found = Weigher(masked=True).weigh(("0", "1", "10"), tell)
+    assert found.weights == pytest.approx({0: 0.1, 1: 0.3, 10: 0.6})
+    assert found.mass == pytest.approx(1)
+
+
+def test_all_spellings_count_and_the_rest_is_left_out() -> None:
+    others = {"3": 0.3, " 3": 0.1, "7": 0.2, "I": 0.4}
+    found = Weigher(masked=False).weigh(("3", "7"), lambda allowed, most: said(("3", others)))
+    assert found.weights == pytest.approx({3: 2 / 3, 7: 1 / 3})
+    assert found.mass == pytest.approx(0.6)
+
+
+# --- where it is not possible
+
+
+NO_LOGPROBS = "the server tells no log-probabilities"
+
+
+@pytest.mark.parametrize("provider", ["openai/tiny", "hosted_vllm/tiny", "ollama_chat/tiny"])
+def test_a_server_without_log_probabilities_is_asked_once(provider: str) -> None:
+    with Recorder(lambda asked: Reply("7")) as server:
+        endpoint = server.url if provider.startswith("ollama") else f"{server.url}/v1"
+        engine = over_http(endpoint, provider)
+        for _ in range(3):
+            with pytest.raises(NoAnswer, match=NO_LOGPROBS) as caught:
+                engine.weigh(*alone("Let them go."), Trail())
+            assert caught.value.failure.status == "refused"
+        (asked,) = server.asked
+        assert asked.json["logprobs"] is True
+        assert asked.schema == {"enum": list(range(11))}
+        engine.close()
+
+
+def test_a_provider_that_is_not_ours_is_refused() -> None:
+    model = Model(name="m", backend="litellm", address="anthropic/claude")
+    with pytest.raises(NoAnswer, match="servers that one runs oneself"):
+        OverHttp(model).weigh(*alone("Let them go."), Trail())
+
+
+def test_what_has_no_probabilities_says_so(tmp_path: Path) -> None:
+    program = world.PROGRAM.replace("alone: {use: direct_regression}", ALONE_EXPECTED)
+    script = tmp_path / "script.jsonl"
+    script.write_text("{}\n")
+    loaded = load(world.write(tmp_path, f"scripted:{script}", 2, program))
+    answers = _run(loaded, tmp_path, "alone")
+    assert {a.failure.status for a in answers if a.failure} == {"invalid"}
+    loaded = load(world.write(tmp_path, "embedded", 2, program))
+    with pytest.raises(BackendError, match="embedded"):
+        _run(loaded, tmp_path, "alone")
+
+
+# --- sampled
+
+
+def test_sampled_is_the_mean_of_draws_with_seeds_of_their_own(tmp_path: Path) -> None:
+    program = world.PROGRAM.replace(
+        "alone: {use: direct_regression}",
+        "alone: {use: direct_regression, with: {rating: sampled, samples: 5}}",
+    ).replace("max_tokens: 160", "max_tokens: 160, temperature: 1.5")
+    loaded = load(world.write(tmp_path, f"gguf:{TRAINED}", 2, program))
+    answers = _run(loaded, tmp_path, "alone")
+    seeds = [a.notes["seed"] for a in answers]
+    assert len(set(seeds)) == len(seeds)
+    assert len(answers) % 5 == 0
+
+
+def test_one_draw_is_no_mean(tmp_path: Path) -> None:
+    program = world.PROGRAM.replace(
+        "alone: {use: direct_regression}",
+        "alone: {use: direct_regression, with: {rating: sampled}}",
+    )
+    with pytest.raises(CompileError, match="the mean of several samples"):
+        load(world.write(tmp_path, "embedded", 2, program))
+
+
+# --- constrained or not
+
+
+def test_the_constraint_does_not_change_what_is_said() -> None:
+    """All the world's pairs rated together, with the grammar and without: the same, word by word.
+
+    Only so can a constraint be trusted: one in another layout (compact JSON, say) may be valid
+    every time and change what a model means.
+    """
+    engine = in_process()
+    module = rate_together.rate_together()
+    alike = right = total = 0
+    for text, (a, b) in itertools.product(
+        world.SCENARIOS[:2], itertools.combinations(world.ACTIONS, 2)
+    ):
+        shown = (Choice(id="A", text=a), Choice(id="B", text=b))
+        inputs = {"scenario": Scenario(id="", text=text, choices=shown), "attribute": MERCY}
+        shape = shape_of(rate_together.RateTogether, inputs)
+        question = messages(module.rate.signature.instructions, shape, inputs)
+        held = engine.ask(question, shape, Trail()).text
+        body = {"messages": question, "temperature": 0, "max_tokens": 160}
+        free = engine.start().handle_chat_completions(body)["choices"][0]["message"]["content"]
+        alike += held == free
+        numbers = parse(shape, held)["ratings"]
+        right += numbers == {"A": world.ACTIONS[a][0], "B": world.ACTIONS[b][0]}
+        total += 1
+    assert alike / total > 0.98
+    assert right / total > 0.98
+    engine.close()
+
+
+def _run(loaded: Loaded, folder: Path, decider: str) -> list[Answer]:
+    from align_dsl.pipeline import Selection, select
+
+    chosen = Selection(only=(decider,))
+    with Store.open(folder / "align.db") as store:
+        run(loaded, store, chosen)
+        loaded = select(loaded, chosen)
+        plan = plan_run(loaded, open_backends(loaded.program))
+        return list(store.known(plan.model_jobs).values())

@@ -1,0 +1,211 @@
+"""Whole programs against the real llama.cpp server, over HTTP and in this process."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align_dsl.backends.gguf import Engine as InProcess
+from align_dsl.engine.adapter import NoAnswer, Trail
+from align_dsl.engine.grammar import grammar
+from align_dsl.engine.lm import Engine as OverHttp
+from align_dsl.engine.prompt import Shape, messages, parse, schema
+from align_dsl.engine.quirks import LLAMA_CPP, PLAIN, table
+from align_dsl.language.program import Model
+from align_dsl.pipeline import load, run
+from align_dsl.records.record import Answer
+from align_dsl.records.store import Store
+from align_dsl.types import Choice, Scale, Scenario
+from tests.models import TRAINED, world
+from tests.models.gguf_file import random_model
+from tests.servers.llama import Llama
+from tests.worlds import ROOT
+
+LONG = 2500  # tokens that the longest text may take where each is one byte
+
+TOGETHER, ALONE = ("because", "text"), ("rating", "number")
+SHAPES = {
+    "pick of two": Shape((TOGETHER, ("choice", "label")), ("A", "B")),
+    "pick of nine": Shape((TOGETHER, ("choice", "label")), tuple("ABCDEFGHI")),
+    "together": Shape((TOGETHER, ("ratings", "numbers")), ("A", "B", "C"), Scale()),
+    "together, 0 to 100": Shape((TOGETHER, ("ratings", "numbers")), ("A", "B"), Scale(high=100)),
+    "together, below zero": Shape(
+        (TOGETHER, ("ratings", "numbers")), ("A",), Scale(low=-3, high=3)
+    ),
+    "alone": Shape((TOGETHER, ALONE), (), Scale()),
+    "alone, in halves": Shape((TOGETHER, ALONE), (), Scale(low=0, high=2, step=0.5)),
+    "alone, in tenths": Shape((TOGETHER, ALONE), (), Scale(low=0, high=1, step=0.1)),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def trained() -> Iterator[Llama]:
+    with Llama(TRAINED) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def weightless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llama]:
+    """Random weights: only the constraint makes it say anything that can be used."""
+    with Llama(random_model(tmp_path_factory.mktemp("random") / "random.gguf")) as server:
+        yield server
+
+
+def over_http(server: Llama, **changes: Any) -> OverHttp:
+    said = {"max_tokens": LONG, "retries": 0, "endpoint": server.endpoint, **changes}
+    engine = OverHttp(Model(name="tiny", backend="litellm", address="openai/tiny", **said))
+    engine.look()
+    return engine
+
+
+def in_process(server: Llama, **changes: Any) -> InProcess:
+    said = {"max_tokens": LONG, "retries": 0, **changes}
+    return InProcess(Model(name="tiny", backend="gguf", address=str(server.model), **said), 2)
+
+
+WAYS = {"openai/": over_http, "gguf:": in_process}
+
+
+# --- the server is known for what it is
+
+
+def test_the_server_is_told_by_its_list_of_models(trained: Llama) -> None:
+    engine = over_http(trained)
+    assert engine.dialect is LLAMA_CPP
+    engine.close()
+
+
+def test_who_did_not_look_learns_it_from_the_first_reply(trained: Llama) -> None:
+    model = Model(name="t", backend="litellm", address="openai/tiny", endpoint=trained.endpoint)
+    engine = OverHttp(model)
+    assert engine.dialect is PLAIN
+    engine.ask(_question(SHAPES["alone"]), SHAPES["alone"], Trail())
+    assert engine.dialect is LLAMA_CPP
+    engine.close()
+
+
+def test_the_table_of_quirks_is_that_of_the_code() -> None:
+    assert table() in (ROOT / "docs" / "servers.md").read_text()
+
+
+# --- whole programs
+
+
+def test_both_doors_decide_alike(trained: Llama, tmp_path: Path) -> None:
+    """The same weights, once over HTTP and once in this process, at temperature 0."""
+    http = f"openai/tiny, endpoint: '{trained.endpoint}'"
+    made = {}
+    for way, use in (("http", http), ("gguf", f"'gguf:{TRAINED}'")):
+        folder = tmp_path / way
+        folder.mkdir()
+        path = world.write(folder, use, 8)
+        with Store.open(folder / "align.db") as store:
+            outcome = run(load(path), store)
+            recorded = store.load(outcome.record.id)
+        assert outcome.record.counts == {"ok": 3 * 4 * 8}
+        assert outcome.spent.calls == outcome.record.jobs
+        made[way] = [
+            (d.decider, d.target, d.scenario, d.choice, d.ratings, d.votes)
+            for d in (j.decision for j in recorded.judgements)
+        ]
+    assert made["http"] == made["gguf"]
+
+
+# --- nothing but the constraint helps
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_random_weights_answer_every_question_as_asked(weightless: Llama, way: str) -> None:
+    """Every answer has the schema, the range and the letters, at temperature 1, and at once."""
+    engine = WAYS[way](weightless, temperature=1.0)
+
+    def ask(seed: int, name: str) -> str:
+        shape, trail = SHAPES[name], Trail(seed=seed)
+        heard = engine.ask(_question(shape), shape, trail)
+        assert not heard.cut_off, (name, seed)
+        values = parse(shape, heard.text)
+        assert heard.text == json.dumps(json.loads(heard.text), ensure_ascii=False), "the layout"
+        if "rating" in values and shape.scale:
+            steps = (values["rating"] - shape.scale.low) / shape.scale.step
+            assert steps == pytest.approx(round(steps))
+        assert (trail.calls, trail.retries, trail.constrained) == (1, 0, "grammar")
+        assert trail.notes == {"seed": seed}
+        return heard.text
+
+    questions = list(itertools.product(range(14), SHAPES))
+    with ThreadPoolExecutor(4) as pool:
+        texts = list(pool.map(lambda question: ask(*question), questions))
+    assert len(texts) >= 100
+    assert len(set(texts)) > 0.9 * len(texts)  # drawn, not dictated
+    engine.close()
+
+
+@pytest.mark.parametrize(("way", "held"), [("openai/", "json_schema"), ("gguf:", "grammar")])
+def test_a_scale_of_thousands_goes_by_its_schema(weightless: Llama, way: str, held: str) -> None:
+    shape = Shape((ALONE,), (), Scale(low=0, high=99_999))
+    assert grammar(shape) is None
+    engine = WAYS[way](weightless, temperature=1.0)
+    for seed in range(5):
+        trail = Trail(seed=seed)
+        assert parse(shape, engine.ask(_question(shape), shape, trail).text)
+        assert trail.constrained == held
+    engine.close()
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_what_the_grammar_allows_the_schema_allows(shape: Shape, weightless: Llama) -> None:
+    import jsonschema
+
+    engine = in_process(weightless, temperature=1.0)
+    for seed in range(3):
+        said = json.loads(engine.ask(_question(shape), shape, Trail(seed=seed)).text)
+        jsonschema.validate(said, schema(shape))
+    engine.close()
+
+
+# --- what is no answer
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_question_too_long_is_truncated(trained: Llama, way: str) -> None:
+    engine = WAYS[way](trained)
+    shape = SHAPES["pick of two"]
+    with pytest.raises(NoAnswer) as caught:
+        engine.ask(_question(shape, "bread " * 9000), shape, Trail())
+    assert caught.value.failure.status == "truncated"
+    engine.close()
+
+
+def test_answers_are_kept_with_how_they_were_had(trained: Llama, tmp_path: Path) -> None:
+    program = world.PROGRAM.replace("max_tokens: 160", "max_tokens: 160, temperature: 0.7")
+    path = world.write(tmp_path, f"openai/tiny, endpoint: '{trained.endpoint}'", 2, program)
+    kept = _answers(path, tmp_path)
+    assert {a.constrained for a in kept} == {"grammar"}
+    assert len({a.notes["seed"] for a in kept}) == len(kept)
+
+
+def _answers(path: Path, folder: Path) -> list[Answer]:
+    from align_dsl.pipeline import open_backends, plan_run
+
+    loaded = load(path)
+    with Store.open(folder / "align.db") as store:
+        run(loaded, store)
+        plan = plan_run(loaded, open_backends(loaded.program))
+        return list(store.known(plan.model_jobs).values())
+
+
+def _question(shape: Shape, text: str = "A boy has taken bread.") -> list[dict[str, str]]:
+    shown = tuple(Choice(id=label, text=f"Do as {label} says.") for label in shape.labels)
+    scenario = Scenario(id="", text=text, choices=shown)
+    return messages("Judge.", shape, {"scenario": scenario})
