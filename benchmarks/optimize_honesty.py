@@ -26,7 +26,7 @@ PROGRAM = """version: 1
 program: poor
 about: Triage from a poor start.
 attributes: mta
-data: {{format: jsonl, path: {data}, split: {{train: 0.3, test: 0.7, seed: {seed}}}}}
+data: {{format: jsonl, path: {data}, split: {{train: 0.4, test: 0.6, seed: {seed}}}}}
 targets: {{each: [low, high]}}
 deciders:
   regression: {{use: comparative_regression, with: {{shots: 1, select: random}}}}

@@ -75,19 +75,12 @@ def ollama() -> Iterator[tuple[FakeOllama, str]]:
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    xllamacpp = pytest.importorskip("xllamacpp", reason="needs the real llama.cpp: xllamacpp")
+    pytest.importorskip("xllamacpp", reason="needs the real llama.cpp: xllamacpp")
     from tests.models.gguf_file import random_model
+    from tests.servers.llama import Llama
 
-    file = random_model(tmp_path_factory.mktemp("llama") / "tiny.gguf")
-    params = xllamacpp.CommonParams()
-    params.model.path = str(file)
-    params.hostnames, params.port = ["127.0.0.1"], 0
-    params.n_parallel, params.n_ctx, params.verbosity = 2, 2 * 4096, -1
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.model_alias = {"tiny"}
-    server = xllamacpp.Server(params)
-    yield f"{server.listening_address}/v1"
-    del server
+    with Llama(random_model(tmp_path_factory.mktemp("llama") / "tiny.gguf")) as server:
+        yield server.endpoint
 
 
 def test_the_real_llama_cpp_is_usable(llama: str) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -82,10 +83,10 @@ def url() -> Iterator[str]:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.1)
-        time.sleep(0.5)
+        time.sleep(0.5)  # it listens before it answers
         yield f"postgresql+{DRIVERS[driver]}://me@127.0.0.1:{port}/postgres"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # does not wait for clients
         server.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -120,6 +121,7 @@ def test_who_is_silent_for_long_counts_as_dead(
         monkeypatch.undo()
         search.work()
         assert len(study.done()) == 14
+        study.close()
         made.close()
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from align_dsl.pipeline import Changes, Loaded, Outcome, Selection, load, run
 from align_dsl.records.record import Result
 from align_dsl.records.store import Store
+from tests.servers.recorder import Recorder, obey
 from tests.worlds import ATTRIBUTES, PROGRAM, ROOT, cases, perfect_script, shipped, write_world
 
 CLI = [sys.executable, "-m", "align_dsl"]
@@ -281,6 +283,34 @@ def test_killed_at_random_points_it_ends_as_if_never_killed(tmp_path: Path) -> N
     done = final(path, store)
     assert done["results"] == whole["results"]
     assert done["run"] == whole["run"]
+
+
+def test_what_was_answered_before_a_kill_is_not_asked_again(tmp_path: Path) -> None:
+    """A server counts: a request comes twice only where a kill found it on its way."""
+    kills, at_once = 4, 4
+    with Recorder(lambda asked: replace(obey(asked), delay=0.05)) as server:
+        program = PROGRAM.replace("model: embedded", "model: m") + (
+            "models:\n  m: {use: hosted_vllm/tiny, "
+            f"endpoint: {server.url}/v1, concurrency: {at_once}}}\n"
+        )
+        path = write_world(tmp_path, cases(60), program)
+        line = [*CLI, "run", str(path), "--store", str(tmp_path / "a.db")]
+        line += ["--only", "regression", "--only", "alone"]
+        for _ in range(kills):
+            child = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            seen = len(server.asked)
+            while len(server.asked) < seen + 10 and child.poll() is None:
+                time.sleep(0.01)
+            child.kill()
+            child.wait()
+        done = subprocess.run([*line, "--json"], capture_output=True, text=True, check=True)
+    end = json.loads(done.stdout.splitlines()[-1])
+    assert end["status"] == "ok"
+    assert end["cost"]["cached"] > 0
+    bodies = [a.body for a in server.asked if a.path.endswith("/chat/completions")]
+    jobs = end["cost"]["calls"] + end["cost"]["cached"]
+    assert len(set(bodies)) == jobs
+    assert len(bodies) - jobs <= kills * at_once * 2
 
 
 def test_two_processes_share_the_work(tmp_path: Path) -> None:

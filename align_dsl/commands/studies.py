@@ -43,7 +43,8 @@ def list_studies(store: Path, storage: str | None) -> None:
         return
     table = _table("study", "decider", "model", "date (UTC)", ">trials", "train, %", "verdict")
     for name, facts in sorted(known, key=lambda s: str(s[1].get("created", "")), reverse=True):
-        done = Study(where, name).done()
+        with Study(where, name) as study:
+            done = study.done()
         scores = [d.score for d in done if d.score is not None and not d.pruned]
         train = f"{scores[0] * 100:.0f} to {max(scores) * 100:.0f}" if scores else ""
         _add(
@@ -81,10 +82,10 @@ def show(study: str, all_trials: bool, store: Path, storage: str | None) -> None
     where: Path | str = storage or store.parent / "study.log"
     if isinstance(where, Path) and not where.exists():
         raise StoreError(f"nothing has been optimized here: no {visible(str(where))}")
-    one = Study(where, find(where, study))
-    facts, done = one.facts(), one.done()
+    with Study(where, find(where, study)) as one:
+        facts, done = one.facts(), one.done()
+        calls, tokens = one.paid()
     whole = [d for d in done if d.score is not None and not d.pruned]
-    calls, tokens = one.paid()
     seconds = sum(d.seconds for d in done)
     said = {
         "study": one.name,

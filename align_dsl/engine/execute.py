@@ -27,7 +27,7 @@ from align_dsl.types import Failure
 
 CLAIM_SECONDS = 60.0  # how long a claim outlives the process that made it
 BATCH = 64  # jobs claimed and answers written together at most
-SAVE_SECONDS = 0.2  # how long an answer may wait to be written
+SAVE_SECONDS = 0.05  # how long an answer may wait to be written
 WARM_FROM = 4  # workers from which on a group is begun with a single question
 
 
@@ -196,11 +196,18 @@ class _Work:
         return job.model.name, job.step.name, getattr(attribute, "name", "")
 
     def _ask_inline(self, keys: Iterator[str]) -> None:
-        with self._saving() as save:
+        waiting: list[Answer] = []
+        saved = time.monotonic()
+        try:
             while not self._may_not_ask() and (key := next(keys, None)) is not None:
-                answer = self._ask(key)
-                self.calls += answer.calls
-                save(answer)
+                waiting.append(self._ask(key))
+                self.calls += waiting[-1].calls
+                # quick answers are saved together, slow ones each at once
+                if len(waiting) >= BATCH or time.monotonic() - saved > SAVE_SECONDS:
+                    self._keep(waiting)
+                    waiting, saved = [], time.monotonic()
+        finally:
+            self._keep(waiting)
 
     def _ask_pooled(self, keys: Iterator[str], known: Sequence[str]) -> None:
         """Threads ask, this one saves: each takes the next key as soon as it is free."""
@@ -213,43 +220,15 @@ class _Work:
         ]
         for thread in threads:
             thread.start()
-        working, wrong = workers, None
-        with self._saving() as save:
-            while working:
-                try:
-                    said = heard.get(timeout=SAVE_SECONDS)
-                except Empty:
-                    save(None)
-                    continue
-                if said is None:
-                    working -= 1
-                elif isinstance(said, BaseException):
-                    wrong = said
+        working = workers
+        while working:
+            come = _all_of(heard)
+            self._keep([a for a in come if isinstance(a, Answer)])
+            working -= come.count(None)
+            for wrong in come:
+                if isinstance(wrong, BaseException):
                     self.stop.now("failed")
-                else:
-                    save(said)
-        if wrong is not None:
-            raise wrong
-
-    @contextlib.contextmanager
-    def _saving(self) -> Iterator[Callable[[Answer | None], None]]:
-        """Write answers down in small batches, and soon: what is not saved is lost to a kill."""
-        waiting: list[Answer] = []
-        since = time.monotonic()
-
-        def save(answer: Answer | None) -> None:
-            nonlocal since
-            if answer is not None:
-                waiting.append(answer)
-            if len(waiting) >= BATCH or time.monotonic() - since > SAVE_SECONDS:
-                self._keep(waiting)
-                waiting.clear()
-                since = time.monotonic()
-
-        try:
-            yield save
-        finally:
-            self._keep(waiting)
+                    raise wrong
 
     def _may_not_ask(self, running: int = 0) -> bool:
         if self.budget is not None and self.calls + running >= self.budget:
@@ -279,6 +258,18 @@ class _Work:
         if time.monotonic() - self.renewed > CLAIM_SECONDS / 4:
             self.store.renew(self.owner, CLAIM_SECONDS)
             self.renewed = time.monotonic()
+
+
+def _all_of(heard: SimpleQueue[Answer | BaseException | None]) -> list[object]:
+    """Whatever has come, at least one thing: answers that come together are saved together."""
+    come: list[object] = []
+    while True:
+        try:
+            come.append(heard.get(timeout=None if not come else 0))
+        except Empty:
+            return come
+        if len(come) >= BATCH:
+            return come
 
 
 class _Line:

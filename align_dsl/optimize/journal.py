@@ -113,6 +113,14 @@ def open_storage(where: Path | str) -> Any:
             ) from error
 
 
+def close_storage(storage: Any) -> None:
+    """Let go of a database. A journal holds nothing open."""
+    storage.remove_session()
+    engine = getattr(getattr(storage, "_backend", storage), "engine", None)
+    if engine is not None:
+        engine.dispose()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Optuna tells the world of each study and each experimental class; here nobody has asked."""

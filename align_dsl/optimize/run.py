@@ -60,14 +60,14 @@ def optimize(
     with Store.open(task.store) as store:
         made = ready(task, store)
         try:
-            study = Study(task.where, made.study)
-            begin(made, study)
-            begun(made, study)
-            search = search_of(made, study, stop)
-            search.shown = lambda done: shown(made, done)
-            with _workers(task, stop):
-                search.work()
-            return _end(made, study, search, output or artefact.path_of(task.program), stop)
+            with Study(task.where, made.study) as study:
+                begin(made, study)
+                begun(made, study)
+                search = search_of(made, study, stop)
+                search.shown = lambda done: shown(made, done)
+                with _workers(task, stop):
+                    search.work()
+                return _end(made, study, search, output or artefact.path_of(task.program), stop)
         finally:
             made.close()
 
@@ -189,8 +189,8 @@ def help_with(task: Task, parent: int) -> None:
     with Store.open(task.store) as store:
         made = ready(task, store)
         try:
-            study = Study(task.where, made.study)
-            search_of(made, study, stop).work()
+            with Study(task.where, made.study) as study:
+                search_of(made, study, stop).work()
         finally:
             made.close()
 

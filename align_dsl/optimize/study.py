@@ -19,7 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from align_dsl.errors import StoreError, nearest, visible
-from align_dsl.optimize.journal import open_storage, quiet, turn
+from align_dsl.optimize.journal import close_storage, open_storage, quiet, turn
 from align_dsl.optimize.propose import Tried
 from align_dsl.optimize.space import Config, Space
 from align_dsl.optimize.trial import Sat, Spent
@@ -55,6 +55,15 @@ class Study:
                 study_name=name, storage=self.storage, direction="maximize", load_if_exists=True
             )
         self.id = self.storage.get_study_id_from_name(name)
+
+    def close(self) -> None:
+        close_storage(self.storage)
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # --- facts of the study ----------------------------------------------------------------------
 
@@ -252,7 +261,10 @@ def studies(where: Path | str) -> list[tuple[str, dict[str, Any]]]:
     if isinstance(where, Path) and not where.exists():
         return []
     storage = open_storage(where)
-    return [(s.study_name, dict(s.user_attrs)) for s in storage.get_all_studies()]
+    try:
+        return [(s.study_name, dict(s.user_attrs)) for s in storage.get_all_studies()]
+    finally:
+        close_storage(storage)
 
 
 def find(where: Path | str, name: str) -> str:

@@ -19,6 +19,7 @@ CHATML = (
 )
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
 U32, F32, BOOL, STRING, ARRAY, I32 = 4, 6, 7, 8, 9, 5
+PLAIN = {U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}
 TENSOR_TYPES = {"float32": 0, "float16": 1}
 
 
@@ -109,7 +110,7 @@ def _value(kind: int, value: Any) -> bytes:
     if kind == ARRAY:
         inner, items = value
         return struct.pack("<IQ", inner, len(items)) + b"".join(_value(inner, x) for x in items)
-    return struct.pack({U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}[kind], value)
+    return struct.pack(PLAIN[kind], value)
 
 
 def byte_alphabet() -> list[str]:
@@ -134,3 +135,46 @@ def random_model(to: Path, seed: int = 0, merges: Sequence[str] = ()) -> Path:
     weights["token_embd.weight"] *= 3  # so that some tokens are likelier than others
     write(to, "random", shape, tokens, merges or ["1 0"][:0], weights)
     return to
+
+
+def read(path: Path) -> tuple[list[str], list[str], dict[str, Any]]:
+    """Tokens, merges and weights of a file that `write` wrote. No other is understood."""
+    raw, at = path.read_bytes(), 24
+    tensors, pairs = struct.unpack_from("<QQ", raw, 8)
+
+    def number(kind: str) -> Any:
+        nonlocal at
+        (value,) = struct.unpack_from(kind, raw, at)
+        at += struct.calcsize(kind)
+        return value
+
+    def text() -> str:
+        nonlocal at
+        size = number("<Q")
+        at += size
+        return raw[at - size : at].decode()
+
+    def value(kind: int) -> Any:
+        if kind == STRING:
+            return text()
+        if kind == ARRAY:
+            inner, size = number("<I"), number("<Q")
+            return [value(inner) for _ in range(size)]
+        return number(PLAIN[kind])
+
+    about = {}
+    for _ in range(pairs):
+        key = text()
+        about[key] = value(number("<I"))
+    places = {}
+    for _ in range(tensors):
+        key = text()
+        sizes = [number("<Q") for _ in range(number("<I"))]
+        places[key] = (tuple(reversed(sizes)), number("<I"), number("<Q"))
+    at += -at % ALIGNMENT
+    kinds = {v: k for k, v in TENSOR_TYPES.items()}
+    weights = {
+        key: np.frombuffer(raw, kinds[kind], int(np.prod(size)), at + offset).reshape(size)
+        for key, (size, kind, offset) in places.items()
+    }
+    return about["tokenizer.ggml.tokens"], about["tokenizer.ggml.merges"], weights

@@ -2,8 +2,8 @@
 
 In two steps, because the second one needs torch and the tests shall not:
 
-    python -m tests.models.make_model questions /tmp/questions.jsonl
-    OMP_NUM_THREADS=1 python -m tests.models.make_model train /tmp/questions.jsonl 600
+    python -m tests.models.make_model questions questions.jsonl
+    OMP_NUM_THREADS=1 python -m tests.models.make_model train questions.jsonl 600
 
 The first runs where align-dsl is installed: it has our own code write the prompts, so what is
 learnt is what is sent. The second wants `torch==2.13.0`, `tokenizers` and `numpy`, one thread and
@@ -21,12 +21,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.models.gguf_file import SPECIAL, Llama, write
+from tests.models.gguf_file import SPECIAL, Llama, read, write
 
 HERE = Path(__file__).parent
 VOCABULARY = 640
 BATCH_TOKENS = 5000
-PEAK = 4e-3  # learning rate
+PEAK = 3e-3  # learning rate
 
 Question = tuple[list[dict[str, str]], str]  # messages, the answer
 
@@ -62,7 +62,7 @@ def questions(n: int, seed: int = 0) -> Iterator[Question]:
         bare = scenario.model_copy(update={"choices": ()})
         inputs: dict[str, Any]
         demo: dict[str, Any]
-        match dice.choices(range(6), (3, 1, 3, 1, 4, 1))[0]:
+        match dice.choices(range(6), (3, 1, 4, 1, 5, 2))[0]:
             case 0:
                 signature, default = rate_together.RateTogether, rate_together.INSTRUCTIONS
                 inputs = {"scenario": scenario, "attribute": attribute}
@@ -125,13 +125,20 @@ def text(messages: list[dict[str, str]]) -> str:
 # --- how to learn it ------------------------------------------------------------------------
 
 
-def _tokenizer(asked: list[Question]) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def _tokenizer(asked: list[Question], start: Path | None) -> Any:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     made = Tokenizer(models.BPE())
+    if start is not None:
+        tokens, merges, _ = read(start)
+        vocabulary = {token: i for i, token in enumerate(tokens)}
+        made = Tokenizer(models.BPE(vocabulary, [tuple(m.split(" ")) for m in merges]))
+        made.add_special_tokens([AddedToken(t, special=True) for t in SPECIAL])
     # as llama.cpp splits what has `pre: gpt-2`
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     made.decoder = decoders.ByteLevel()
+    if start is not None:
+        return made
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=list(SPECIAL),
@@ -147,18 +154,21 @@ def _tokenizer(asked: list[Question]) -> Any:
     return made
 
 
-def train(asked: list[Question], seconds: float, to: Path) -> None:
+def train(asked: list[Question], seconds: float, to: Path, start: Path | None = None) -> None:
     import torch
     from torch.nn import functional as fn
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    tokenizer = _tokenizer(asked[:3000])
+    tokenizer = _tokenizer(asked[:3000], start)
     shape = Llama(tokenizer.get_vocab_size())
     weights = {
         name: torch.nn.Parameter(torch.ones(size) if len(size) == 1 else torch.randn(size) * 0.05)
         for name, size in shape.tensors().items()
     }
+    if start is not None:
+        for name, array in read(start)[2].items():
+            weights[name].data = torch.tensor(array, dtype=torch.float32)
     head = shape.dim // shape.heads
     turns = 10000.0 ** (-torch.arange(0, head, 2).float() / head)
 
@@ -231,10 +241,10 @@ def train(asked: list[Question], seconds: float, to: Path) -> None:
                 ids[row, : len(whole)] = torch.tensor(whole)
                 answers[row, len(prompt) - 1 : len(whole) - 1] = torch.tensor(answer)
             wanted = answers >= 0
-            # each answer counts the same, or numbers alone would drown in sentences
-            shares = (1 / wanted.sum(1, keepdim=True)).expand_as(wanted)[wanted]
+            # a number alone must not drown in sentences
+            shares = wanted.sum(1, keepdim=True).rsqrt().expand_as(wanted)[wanted]
             losses = fn.cross_entropy(logits(ids, wanted), answers[wanted], reduction="none")
-            loss = (losses * shares).sum() / len(batch)
+            loss = (losses * shares).sum() / shares.sum()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
@@ -252,10 +262,12 @@ def train(asked: list[Question], seconds: float, to: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "questions":
-        lines = (json.dumps(question) for question in questions(12000))
-        Path(sys.argv[2]).write_text("\n".join(lines))
+    what, file, *more = sys.argv[1:]
+    if what == "questions":
+        said = (json.dumps(question) for question in questions(12000))
+        Path(file).write_text("\n".join(said))
     else:
-        read = [tuple(json.loads(row)) for row in Path(sys.argv[2]).read_text().splitlines()]
-        where = Path(sys.argv[4]) if len(sys.argv) > 4 else HERE / "trained.gguf"
-        train(read, float(sys.argv[3]), where)
+        asked = [tuple(json.loads(row)) for row in Path(file).read_text().splitlines()]
+        seconds, *files = more
+        made = Path(files[0]) if files else HERE / "trained.gguf"
+        train(asked, float(seconds), made, Path(files[1]) if len(files) > 1 else None)
