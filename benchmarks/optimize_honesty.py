@@ -26,7 +26,7 @@ PROGRAM = """version: 1
 program: poor
 about: Triage from a poor start.
 attributes: mta
-data: {{format: jsonl, path: {data}, split: {{train: 0.4, test: 0.6, seed: {seed}}}}}
+data: {{format: jsonl, path: {data}, split: {{train: 0.3, test: 0.7, seed: {seed}}}}}
 targets: {{each: [low, high]}}
 deciders:
   regression: {{use: comparative_regression, with: {{shots: 1, select: random}}}}
@@ -70,7 +70,8 @@ def said(outcome: Outcome) -> str:
         return f"{line}, kept the default"
     value, low, high = verdict.gain
     line += f", test {verdict.default:.3f} -> {verdict.winner:.3f}"
-    return f"{line} {value:+.3f} [{low:+.3f}, {high:+.3f}] {'BETTER' if low > 0 else 'not better'}"
+    word = "BETTER" if outcome.is_better else "not better"
+    return f"{line} {value:+.3f} [{low:+.3f}, {high:+.3f}] {word}"
 
 
 def main(real: int = 5, null: int = 20) -> None:

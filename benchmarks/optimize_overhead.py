@@ -2,8 +2,9 @@
 
     python benchmarks/optimize_overhead.py [trials]
 
-One study pays for the answers (the embedded backend). Then the journal is thrown away and the very
-same study is made again from the store: no model is called, so all that is measured is overhead.
+One study pays for the answers (of a script that knows every label, so that nothing is pruned). Then
+the journal is thrown away and the very same study is made again from the store: no model is
+called, so all that is measured is overhead.
 """
 
 from __future__ import annotations
@@ -21,9 +22,13 @@ from align_dsl.pipeline import Changes
 from align_dsl.records.store import Store
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.worlds import perfect_script, shipped  # noqa: E402
+
 SPACE = (
     "optimize={decider: regression, trials: TRIALS, space: {shots: {low: 0, high: 40}, "
-    "select: [similar, stratified, random], norm: [l2, l1], samples: [1, 2]}}"
+    "select: [similar, stratified, random], norm: [l2, l1]}}"
 )
 
 
@@ -46,9 +51,9 @@ def study(task: Task) -> tuple[float, int, int, int]:
 def main(trials: int = 200) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sets = ("data.split={train: 0.5, test: 0.5}", SPACE.replace("TRIALS", str(trials)))
-        task = Task(
-            ROOT / "programs" / "mta.yaml", Changes(sets=sets), store=Path(folder) / "align.db"
-        )
+        model = f"scripted:{perfect_script(shipped('mta'), Path(folder) / 'script.jsonl')}"
+        changes = Changes(sets=sets, model=model)
+        task = Task(ROOT / "programs" / "mta.yaml", changes, store=Path(folder) / "align.db")
         first, *_ = study(task)
         print(f"answers paid for: {first:.1f} s CPU", flush=True)
         for _ in range(2):

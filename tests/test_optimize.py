@@ -252,7 +252,8 @@ def test_the_command_says_what_came_of_it(tmp_path: Path) -> None:
     path, store = world(tmp_path), tmp_path / ".align" / "align.db"
     shown = invoke("explain", "--optimize", path, "--store", store)
     assert shown.exit_code == 0, shown.output
-    for part in ("tries 0, 1, 4, 8", "7 configurations", "20 questions", "looked at 0 times"):
+    assert not store.exists()
+    for part in ("tries 0, 1, 4, 8", "7 configurations", "40 questions", "looked at 0 times"):
         assert part in shown.output
     done = invoke("optimize", path, "--store", store, "--require-improvement")
     assert done.exit_code == 0, done.output

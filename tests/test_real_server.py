@@ -29,18 +29,17 @@ from tests.worlds import ROOT
 
 LONG = 2500  # tokens that the longest text may take where each is one byte
 
-TOGETHER, ALONE = ("because", "text"), ("rating", "number")
+BECAUSE, ALONE = ("because", "text"), ("rating", "number")
+PICKED, RATED = ("choice", "label"), ("ratings", "numbers")
 SHAPES = {
-    "pick of two": Shape((TOGETHER, ("choice", "label")), ("A", "B")),
-    "pick of nine": Shape((TOGETHER, ("choice", "label")), tuple("ABCDEFGHI")),
-    "together": Shape((TOGETHER, ("ratings", "numbers")), ("A", "B", "C"), Scale()),
-    "together, 0 to 100": Shape((TOGETHER, ("ratings", "numbers")), ("A", "B"), Scale(high=100)),
-    "together, below zero": Shape(
-        (TOGETHER, ("ratings", "numbers")), ("A",), Scale(low=-3, high=3)
-    ),
-    "alone": Shape((TOGETHER, ALONE), (), Scale()),
-    "alone, in halves": Shape((TOGETHER, ALONE), (), Scale(low=0, high=2, step=0.5)),
-    "alone, in tenths": Shape((TOGETHER, ALONE), (), Scale(low=0, high=1, step=0.1)),
+    "pick of two": Shape((BECAUSE, PICKED), ("A", "B")),
+    "pick of nine": Shape((PICKED,), tuple("ABCDEFGHI")),
+    "together": Shape((BECAUSE, RATED), ("A", "B", "C"), Scale()),
+    "together, 0 to 100": Shape((RATED,), ("A", "B"), Scale(high=100)),
+    "together, below zero": Shape((RATED,), ("A",), Scale(low=-3, high=3)),
+    "alone": Shape((ALONE,), (), Scale()),
+    "alone, in halves": Shape((BECAUSE, ALONE), (), Scale(low=0, high=2, step=0.5)),
+    "alone, in tenths": Shape((ALONE,), (), Scale(low=0, high=1, step=0.1)),
 }
 
 
@@ -143,11 +142,12 @@ def test_random_weights_answer_every_question_as_asked(weightless: Llama, way: s
         assert trail.notes == {"seed": seed}
         return heard.text
 
-    questions = list(itertools.product(range(14), SHAPES))
+    questions = list(itertools.product(range(13), SHAPES))
     with ThreadPoolExecutor(4) as pool:
         texts = list(pool.map(lambda question: ask(*question), questions))
     assert len(texts) >= 100
-    assert len(set(texts)) > 0.9 * len(texts)  # drawn, not dictated
+    long = [t for t in texts if "because" in t]
+    assert len(set(long)) > 0.9 * len(long)  # drawn, not dictated
     engine.close()
 
 

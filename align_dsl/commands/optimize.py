@@ -204,8 +204,7 @@ def _summary(outcome: Outcome) -> Iterator[str]:
     scores = f"{chosen.default.score or 0:.3f} -> {chosen.done.score or 0:.3f}"
     yield f"train: {scores}; the gain on blocks that had no say is {chosen.checked:+.3f}"
     if verdict is None:
-        why = "nothing was better on the train cases by more than the default can be by luck"
-        yield f"not better: {why}; the test cases were not looked at"
+        yield "not better: nothing did better on the train cases; the test cases were not looked at"
         return
     value, low, high = verdict.gain
     yield (
@@ -240,7 +239,7 @@ def explain(program: Path, changes: Changes, store: Path) -> None:
     from align_dsl.records.store import Store
 
     task = _task(program, store, changes, {})
-    with Store.open(store) as opened:
+    with Store.open(store if store.exists() else Path(":memory:")) as opened:
         made = ready(task, opened)
         try:
             space, train, test = made.space, made.train, made.test

@@ -17,7 +17,7 @@ FIRST = 8  # requests at once before anything is known of a server
 LONGEST_REST = 30.0  # seconds
 ONE_BURST = 1.0  # seconds in which several complaints count as one
 
-How = Literal["ok", "busy", "down"]
+How = Literal["ok", "busy", "down", "unsaid"]
 
 
 @dataclass(slots=True)
@@ -42,6 +42,7 @@ class Endpoint:
         if how == "ok":
             self.failed_in_a_row = 0
             self.limit = min(float(self.ceiling), self.limit + 1 / self.limit)
+        if how in ("ok", "unsaid"):
             return
         if now - self.shrunk_at > ONE_BURST:
             self.shrunk_at = now
@@ -83,6 +84,8 @@ class Limiter:
                     pass
 
     async def give_back(self, endpoint: Endpoint, how: How, rest: float | None = None) -> None:
+        if how == "down" and len(self.endpoints) == 1:
+            how = "busy"  # nobody else could be asked meanwhile; each job has its own patience
         async with self._changed:
             endpoint.in_flight -= 1
             endpoint.learn(how, self.clock(), rest)

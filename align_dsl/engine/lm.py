@@ -29,6 +29,7 @@ from align_dsl.engine.adapter import TRAIL, NoAnswer, NotNow, Said, Trail
 from align_dsl.engine.expected import INSTEAD, Token, Weigher
 from align_dsl.engine.expected import tokens as tokens_of
 from align_dsl.engine.grammar import grammar, one_of
+from align_dsl.engine.limiter import How, Limiter
 from align_dsl.engine.prompt import Message, Shape, sayable, schema, tokens, written
 from align_dsl.engine.quirks import OLLAMA, PLAIN, TOO_LONG, VLLM, Dialect, dialect
 from align_dsl.errors import BackendError
@@ -45,6 +46,7 @@ DEFAULT_ENDPOINTS = {
     "lm_studio": "http://localhost:1234/v1",
 }
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+TOO_MUCH = frozenset({408, 429, 503, 504})  # of these it is said: fewer at once
 LONGEST_WAIT = 60.0  # seconds, whatever a server's Retry-After says
 CONNECT_SECONDS = 10
 IDLE_SECONDS = 4  # uvicorn, and so vLLM, hangs up after 5: do not send on a line about to go dead
@@ -174,6 +176,7 @@ class Engine:
             )
         self.own_socket = self.provider in SELF_HOSTED and bool(self.endpoint)
         self._slots = threading.BoundedSemaphore(model.concurrency)
+        self._limiter = Limiter.of([self.endpoint], model.concurrency)
         self._session: Any = None
         self._closed = False
         self.dialect = {"hosted_vllm": VLLM, "ollama_chat": OLLAMA}.get(self.provider, PLAIN)
@@ -302,7 +305,7 @@ class Engine:
         self, said: list[Message], parameters: _Parameters, seed: int | None
     ) -> Heard:
         url, body = self.wire(said, parameters, seed)
-        reply = Loop.shared().do(self._post(url, body))
+        reply = Loop.shared().do(self._in_turn(url, body))
         if self.dialect is PLAIN and reply.server:
             self.dialect = dialect({}, reply.server)
         text = self.scrubbed(reply.body.decode("utf-8", "replace"))
@@ -334,6 +337,24 @@ class Engine:
         elif seed is not None:
             body["seed"] = seed
         return url, orjson.dumps(body)
+
+    async def _in_turn(self, url: str, body: bytes) -> Reply:
+        """Send when the server has room, and learn from how it went how much room it has."""
+        place = await self._limiter.take()
+        how: How = "unsaid"
+        rest = None
+        try:
+            reply = await self._post(url, body)
+            if reply.status in TOO_MUCH:
+                how, rest = "busy", reply.retry_after
+            elif reply.status < 500:
+                how = "ok"
+            return reply
+        except NotNow as not_now:
+            how = "busy" if not_now.failure.status == "timeout" else "down"
+            raise
+        finally:
+            await self._limiter.give_back(place, how, rest)
 
     async def _post(self, url: str, body: bytes) -> Reply:
         import aiohttp

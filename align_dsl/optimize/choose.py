@@ -18,7 +18,7 @@ from align_dsl.optimize.study import Done
 from align_dsl.optimize.trial import RIGHT, Exam
 from align_dsl.records.stats import Interval, mcnemar
 
-HOPELESS = 0.02  # p of the pruning test; benchmarks/optimize_pruning.py shows what it costs
+HOPELESS = 0.05  # p of the pruning test; benchmarks/optimize_pruning.py shows what it costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def incumbent(done: Sequence[Done]) -> Done | None:
 
 def choose(exam: Exam, space: Space, done: Sequence[Done]) -> Chosen:
     """`done` begins with the default."""
-    default, every = done[0], whole(done)
+    default, every = done[0], whole(done)  # the default is always whole
     blocks = [a.block for a in exam.asked]
     picked = _pick(exam, space, every, [True] * len(blocks))
     checked = 0.0
@@ -79,16 +79,22 @@ def choose(exam: Exam, space: Space, done: Sequence[Done]) -> Chosen:
 
 
 def _pick(exam: Exam, space: Space, every: Sequence[Done], use: Sequence[bool]) -> Done:
-    """The simplest of those within a standard error of the best, neighbours having their say."""
+    """The simplest of those within a standard error of the best, neighbours having their say.
+
+    The default, which comes first, has to be beaten; by how much is for the test cases to say.
+    """
     scores = [_score(exam, d, use) for d in every]
     even = smoothed(space, [d.config for d in every], scores)
-    best = every[even.index(max(even))]
+    if len(every) == 1 or max(even[1:]) <= even[0]:
+        return every[0]
+    best = every[even.index(max(even[1:]), 1)]
 
     def is_as_good(one: Done) -> bool:
         gains = list(_gains(exam, best, one, use).values())
         return sum(gains) <= standard_error(gains) + 1e-12
 
-    good = [(d, s) for d, s in zip(every, even, strict=True) if is_as_good(d)]
+    others = zip(every[1:], even[1:], strict=True)
+    good = [(d, s) for d, s in others if is_as_good(d)]
     chosen, _ = min(
         good,
         key=lambda pair: (
@@ -98,7 +104,7 @@ def _pick(exam: Exam, space: Space, every: Sequence[Done], use: Sequence[bool]) 
             pair[0].slot,
         ),
     )
-    return chosen
+    return chosen if _score(exam, chosen, use) > scores[0] + 1e-12 else every[0]
 
 
 def _score(exam: Exam, done: Done, use: Sequence[bool]) -> float:

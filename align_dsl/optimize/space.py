@@ -24,8 +24,10 @@ from optuna.trial import Trial
 
 from align_dsl.errors import PlanError
 from align_dsl.language.library import Library
+from align_dsl.language.override import override
 from align_dsl.language.program import Decider, Model, Optimize, Program, Vary
 from align_dsl.language.resolve import Checked, resolve
+from align_dsl.language.source import Source
 from align_dsl.language.space import WORDING, Tunable, tunables, varied
 
 Config = dict[str, Any]  # setting -> value; canonical: see Space.canonical
@@ -129,6 +131,11 @@ class Space:
         }
 
     @cached_property
+    def _source(self) -> Source:
+        """The program without `optimize:`, whose space need not be checked for each trial."""
+        return override(self.checked.source, "optimize", ("optimize",), None)
+
+    @cached_property
     def _now(self) -> dict[str, Any]:
         return {d.needs: self.decider.params.get(d.needs, 1) for d in self.dimensions if d.needs}
 
@@ -159,9 +166,7 @@ class Space:
         """The program with the decider so configured, and with no other decider."""
         key = written(config)
         if key not in self._programs:
-            source = varied(
-                self.checked.source, self.library, self.decider.name, self.changes(config)
-            )
+            source = varied(self._source, self.library, self.decider.name, self.changes(config))
             program = resolve(source, self.library).program
             mine = tuple(d for d in program.deciders if d.name == self.decider.name)
             targets = self.checked.program.targets  # perhaps fewer than the file's

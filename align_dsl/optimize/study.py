@@ -49,6 +49,7 @@ class Done:
 class Study:
     def __init__(self, where: Path | str, name: str) -> None:
         self.where, self.name = where, name
+        self._finished: dict[int, Done] = {}
         self.storage = open_storage(where)
         with quiet():
             self.optuna = optuna.create_study(
@@ -83,8 +84,9 @@ class Study:
         """Every finished trial, in the order in which samplers are told."""
         found: dict[tuple[int, int], Done] = {}
         for trial in self.trials() if trials is None else trials:
-            one = _done(trial)
+            one = self._finished.get(trial.number) or _done(trial)
             if one is not None:
+                self._finished[trial.number] = one  # it will not change
                 found.setdefault(one.slot, one)
         return [found[slot] for slot in sorted(found)]
 

@@ -40,7 +40,8 @@ class Verdict:
 
     @property
     def is_better(self) -> bool:
-        return self.sure[1] > 0
+        """By the interval and by the test, both as sure as the number of looks asks for."""
+        return self.sure[1] > 0 and self.p <= 0.05 / self.looks
 
 
 def looks(file: Path, split: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import sys
 import threading
@@ -99,6 +100,14 @@ FAULTS: dict[str, Reply] = {
 """What servers do when they do not answer."""
 
 
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One loop for all recorders, never closed: what is accepted late still comes to its end."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="recorder", daemon=True).start()
+    return loop
+
+
 class Recorder:
     """A server in a thread of its own. `script` says what to answer; replies queued go first."""
 
@@ -110,20 +119,15 @@ class Recorder:
         self.together = 0  # requests in work now
         self.most_together = 0
         self.lost = 0  # connections that ended before their answer was sent
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="recorder")
+        self._loop = _loop()
         self._protocols: set[_Connection] = set()
 
     def __enter__(self) -> Recorder:
-        self._thread.start()
         self._server = self._do(_serve(self._loop, self._connection))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._do(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     @property
     def port(self) -> int:
@@ -146,11 +150,15 @@ class Recorder:
         return _Connection(self)
 
     async def _end(self) -> None:
+        # asyncio loses a socket that is accepted just before its server closes: accept no more,
+        # let those that were accepted become connections, and only then close
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        await asyncio.sleep(0.002)
         self._server.close()
-        for _ in range(5):  # who is being accepted just now comes a turn of the loop later
-            for protocol in list(self._protocols):
-                protocol.end()
-            await asyncio.sleep(0.001)
+        for protocol in list(self._protocols):
+            protocol.end()
+        await asyncio.sleep(0)
 
     def take(self, asked: Asked) -> Reply:
         if not asked.body:  # who only looks around (GET) asks for no answer
