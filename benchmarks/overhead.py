@@ -267,7 +267,7 @@ async def _bounded(one: Callable[[int], Awaitable[None]], n: int, in_flight: int
 
 def child(name: str, url: str, in_flight: int) -> None:
     """Asks as many questions as each line of stdin says, and reports what that took."""
-    from align_dsl.engine.lm import litellm_module
+    from align_dsl.engine.mapping import litellm_module
 
     litellm_module()
     ask = CLIENTS[name](url, in_flight)
@@ -369,12 +369,12 @@ def profile(requests: int, in_flight: int) -> None:
         finally:
             one.disable()
 
-    from align_dsl.engine.lm import litellm_module
+    from align_dsl.engine.mapping import litellm_module
 
     litellm_module()
     ask = ours(_says(server), in_flight)
     ask(100)
-    from align_dsl.engine.lm import Loop
+    from align_dsl.engine.loop import Loop
 
     loop_profile = cProfile.Profile(time.thread_time)
     Loop.shared().loop.call_soon_threadsafe(loop_profile.enable)

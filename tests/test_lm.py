@@ -22,9 +22,11 @@ from align_dsl.algorithms.rate_together import rate_together
 from align_dsl.backends import litellm
 from align_dsl.engine.adapter import NoAnswer, NotNow, Trail
 from align_dsl.engine.execute import Stop, ask, execute
-from align_dsl.engine.lm import Loop, _seconds, _whole_litellm
+from align_dsl.engine.loop import Loop
+from align_dsl.engine.mapping import whole_litellm
 from align_dsl.engine.plan import Job
 from align_dsl.engine.prompt import Shape
+from align_dsl.engine.reply import seconds_of
 from align_dsl.errors import BackendError
 from align_dsl.language.program import Model
 from align_dsl.pipeline import load, open_backends, plan_run
@@ -230,7 +232,7 @@ def test_the_body_is_what_litellm_would_send(provider: str, server: Recorder) ->
     backend.close()
     ours = server.asked[-1]
     format_ = {"name": "answer", "schema": ours.schema, "strict": True}
-    _whole_litellm().completion(
+    whole_litellm().completion(
         model=f"{provider}/tiny",
         messages=TALK,
         api_base=backend.engine.endpoint,
@@ -445,12 +447,12 @@ def test_a_server_that_comes_round_is_answered(server: Recorder) -> None:
     ],
 )
 def test_retry_after(written: str | None, seconds: float | None) -> None:
-    assert _seconds(written) == seconds
+    assert seconds_of(written) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
     then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=30)
-    assert 25 < (_seconds(email.utils.format_datetime(then, usegmt=True)) or 0) < 31
+    assert 25 < (seconds_of(email.utils.format_datetime(then, usegmt=True)) or 0) < 31
 
 
 def test_pauses_grow_and_differ() -> None:
@@ -665,7 +667,7 @@ def test_an_interrupted_wait_cancels_its_request() -> None:
         def release(self) -> None: ...
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("align_dsl.engine.lm.threading.Lock", Interrupted)
+        patch.setattr("align_dsl.engine.loop.threading.Lock", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             loop.do(forever())
     assert ended.wait(5)

@@ -9,29 +9,34 @@ asked again, `NoAnswer` may not. Keys appear in neither.
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import threading
 import time
-import warnings
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 from dspy.lm15 import Message as LmMessage
-from dspy.lm15 import Request, Response, TextPart, Usage
+from dspy.lm15 import Response, TextPart, Usage
 
 from align_dsl.engine.adapter import TRAIL, NoAnswer, NotNow, Said, Trail
 from align_dsl.engine.expected import INSTEAD, Token, Weigher
 from align_dsl.engine.expected import tokens as tokens_of
 from align_dsl.engine.grammar import grammar, one_of
 from align_dsl.engine.limiter import How, Limiter
-from align_dsl.engine.prompt import Message, Shape, sayable, schema, tokens, written
+from align_dsl.engine.loop import Loop
+from align_dsl.engine.mapping import (
+    Extra,
+    Parameters,
+    format_as,
+    format_of,
+    takes_seed,
+    template,
+    whole_litellm,
+)
+from align_dsl.engine.prompt import Message, Shape, sayable, tokens, written
 from align_dsl.engine.quirks import OLLAMA, PLAIN, TOO_LONG, VLLM, Dialect, dialect
+from align_dsl.engine.reply import Complaint, Heard, Reply, header_of, plain, read, seconds_of
 from align_dsl.errors import BackendError
 from align_dsl.language.program import Model
 from align_dsl.types import Failure, ScaleWeights
@@ -47,114 +52,8 @@ DEFAULT_ENDPOINTS = {
 }
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 TOO_MUCH = frozenset({408, 429, 503, 504})  # of these it is said: fewer at once
-LONGEST_WAIT = 60.0  # seconds, whatever a server's Retry-After says
 CONNECT_SECONDS = 10
 IDLE_SECONDS = 4  # uvicorn, and so vLLM, hangs up after 5: do not send on a line about to go dead
-
-
-def litellm_module() -> Any:
-    """litellm, kept from the network and from stray `.env` files while it is imported."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
-    os.environ.setdefault("LITELLM_OFFLINE_MODE", "true")
-    import litellm
-
-    litellm.suppress_debug_info = True
-    return litellm
-
-
-@functools.cache
-def _whole_litellm() -> Any:
-    """litellm as it answers by itself; its models are built here, once, as building them warns."""
-    litellm = litellm_module()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        litellm.ModelResponse()
-    return litellm
-
-
-class Loop:
-    """One event loop in one thread for all requests of the process."""
-
-    _lock = threading.Lock()
-    _shared: Loop | None = None
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._waiting: deque[tuple[Coroutine[Any, Any, Any], _Outcome]] = deque()
-        self._woken = False
-        threading.Thread(target=self.loop.run_forever, name="wire", daemon=True).start()
-
-    @classmethod
-    def shared(cls) -> Loop:
-        with cls._lock:
-            if cls._shared is None:
-                cls._shared = Loop()
-            return cls._shared
-
-    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run something in the loop and wait for it. Threads that come together wake it once."""
-        outcome = _Outcome()
-        self._waiting.append((work, outcome))
-        if not self._woken:
-            self._woken = True
-            self.loop.call_soon_threadsafe(self._begin)
-        try:
-            outcome.done.acquire()
-        except BaseException:  # Ctrl-C in a thread that waits
-            self.loop.call_soon_threadsafe(outcome.cancel)
-            raise
-        return outcome.take()
-
-    def _begin(self) -> None:
-        self._woken = False  # first: who comes while we look either is seen or wakes us again
-        while self._waiting:
-            work, outcome = self._waiting.popleft()
-            outcome.task = self.loop.create_task(work)
-            outcome.task.add_done_callback(outcome.finish)
-
-
-class _Outcome:
-    """What a thread waits for. A bare lock: a Future of the library costs ten times as much."""
-
-    __slots__ = ("done", "task")
-
-    def __init__(self) -> None:
-        self.done = threading.Lock()
-        self.done.acquire()
-        self.task: asyncio.Task[Any] | None = None
-
-    def finish(self, task: asyncio.Task[Any]) -> None:
-        self.done.release()
-
-    def cancel(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-
-    def take(self) -> Any:
-        assert self.task is not None
-        return self.task.result()
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a server sent back, before anybody has looked at it."""
-
-    status: int
-    body: bytes
-    retry_after: float | None = None
-    server: str = ""  # what it calls itself
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """An answer in canonical form, whatever the dialect it came in."""
-
-    text: str
-    finish: str
-    prompt_tokens: int
-    completion_tokens: int
-    logprobs: Any = None  # as they came
 
 
 class Engine:
@@ -205,7 +104,7 @@ class Engine:
                 held = b"", (("grammar", one_of(allowed)), *told)
             else:
                 enum = {"enum": [orjson.loads(n) for n in allowed]}
-                held = _format({"name": "answer", "schema": enum, "strict": True}), told
+                held = format_as({"name": "answer", "schema": enum, "strict": True}), told
             return tokens_of(self._heard(said, held[0], trail, None, 0, most, held[1]).logprobs)
 
         trail.constrained = self._constraint(self.dialect.grammar)
@@ -218,7 +117,7 @@ class Engine:
     ) -> Said:
         """One request for an answer of this shape. Raises NotNow or NoAnswer."""
         rules = grammar(shape) if self.dialect.grammar else None
-        format_ = _format_of(shape) if rules is None else b""
+        format_ = format_of(shape) if rules is None else b""
         extra: Extra = () if rules is None else (("grammar", rules),)
         if (self.model.temperature if temperature is None else temperature) > 0:
             trail.notes["seed"] = trail.seed
@@ -237,7 +136,7 @@ class Engine:
         config = request.config
         said = [{"role": "system", "content": request.system}] if request.system else []
         said += [{"role": m.role, "content": m.text} for m in request.messages]
-        format_ = _format(config.response_format)
+        format_ = format_as(config.response_format)
         for times in range(self.model.retries + 1):
             try:
                 heard = self._heard(
@@ -270,7 +169,7 @@ class Engine:
     ) -> Heard:
         if self._closed:
             raise NoAnswer(Failure(status="unreachable", message="the model has been closed"))
-        parameters = _Parameters(
+        parameters = Parameters(
             self.model.temperature if temperature is None else temperature,
             max_tokens or self.model.max_tokens,
             format_,
@@ -301,9 +200,7 @@ class Engine:
 
     # --- servers that people run themselves --------------------------------------------------
 
-    def _by_ourselves(
-        self, said: list[Message], parameters: _Parameters, seed: int | None
-    ) -> Heard:
+    def _by_ourselves(self, said: list[Message], parameters: Parameters, seed: int | None) -> Heard:
         url, body = self.wire(said, parameters, seed)
         reply = Loop.shared().do(self._in_turn(url, body))
         if self.dialect is PLAIN and reply.server:
@@ -312,8 +209,8 @@ class Engine:
         if reply.status != 200:
             raise self._refusal(reply, text)
         try:
-            return _read(orjson.loads(reply.body), self.scrubbed)
-        except _Complaint as complaint:
+            return read(orjson.loads(reply.body), self.scrubbed)
+        except Complaint as complaint:
             message = f"{self.endpoint} answered with an error: {str(complaint)[:300]}"
             raise NotNow(Failure(status="refused", message=message, raw=text)) from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
@@ -321,10 +218,10 @@ class Engine:
             raise NotNow(Failure(status="invalid", message=message, raw=text)) from None
 
     def wire(
-        self, said: list[Message], parameters: _Parameters, seed: int | None
+        self, said: list[Message], parameters: Parameters, seed: int | None
     ) -> tuple[str, bytes]:
         """URL and body, as litellm itself would send them; and what only this server knows."""
-        url, body = _template(self.provider, self.name, self.endpoint, parameters)(said)
+        url, body = template(self.provider, self.name, self.endpoint, parameters)(said)
         if parameters.extra:
             body = {**body, **dict(parameters.extra)}
         if self.provider == "ollama_chat":
@@ -365,7 +262,7 @@ class Engine:
             # redirects could carry a key elsewhere
             async with self._session.post(url, data=body, allow_redirects=False) as response:
                 raw = await response.read()
-                later = _seconds(response.headers.get("Retry-After"))
+                later = seconds_of(response.headers.get("Retry-After"))
                 return Reply(response.status, raw, later, response.headers.get("Server", ""))
         except aiohttp.ClientConnectorError as error:
             wrong = f"{self.endpoint} cannot be reached: {error}"
@@ -421,8 +318,8 @@ class Engine:
 
     # --- everybody else ----------------------------------------------------------------------
 
-    def _by_litellm(self, said: list[Message], parameters: _Parameters, seed: int | None) -> Heard:
-        litellm, format_ = _whole_litellm(), parameters.response_format
+    def _by_litellm(self, said: list[Message], parameters: Parameters, seed: int | None) -> Heard:
+        litellm, format_ = whole_litellm(), parameters.response_format
         orjson.dumps(said)  # raises here, where it can be told from a fault of the provider
         try:
             answer = litellm.completion(
@@ -431,7 +328,7 @@ class Engine:
                 response_format=orjson.loads(format_) if format_ else None,
                 temperature=parameters.temperature,
                 max_tokens=parameters.max_tokens,
-                seed=seed if _takes_seed(self.model.address) else None,
+                seed=seed if takes_seed(self.model.address) else None,
                 timeout=self.model.timeout,
                 api_base=self.endpoint or None,
                 api_key=self._key() or None,
@@ -439,16 +336,16 @@ class Engine:
                 num_retries=0,
                 drop_params=False,
             )
-            return _read(_plain(answer), self.scrubbed)
+            return read(plain(answer), self.scrubbed)
         except litellm.exceptions.Timeout as error:
             raise NotNow(self._failure("timeout", error)) from None
         except litellm.exceptions.APIConnectionError as error:
             raise NotNow(self._failure("unreachable", error)) from None
-        except (KeyError, TypeError, IndexError, AttributeError, _Complaint) as error:
+        except (KeyError, TypeError, IndexError, AttributeError, Complaint) as error:
             raise NotNow(self._failure("invalid", error)) from None
         except Exception as error:
             if getattr(error, "status_code", 0) in BUSY:
-                wait = _seconds(_header(error, "retry-after"))
+                wait = seconds_of(header_of(error, "retry-after"))
                 raise NotNow(self._failure("unreachable", error), wait) from None
             raise NoAnswer(self._failure("refused", error)) from None
 
@@ -468,174 +365,12 @@ class Engine:
         return sayable(text)
 
 
-class _Complaint(Exception):
-    """A server that says 200 and means an error."""
-
-
-def _read(data: Any, scrubbed: Callable[[str], str]) -> Heard:
-    """What a server said, in OpenAI's dialect or in Ollama's. Raises what a wrong form raises."""
-    if isinstance(data, dict) and (wrong := data.get("error")):
-        said = wrong.get("message", wrong) if isinstance(wrong, dict) else wrong
-        raise _Complaint(scrubbed(str(said)))
-    if "choices" in data:
-        choice, usage = data["choices"][0], data.get("usage") or {}
-        message, finish = choice["message"], str(choice.get("finish_reason") or "stop")
-        logprobs = choice.get("logprobs")
-        counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    else:
-        message, finish = data["message"], str(data.get("done_reason") or "stop")
-        logprobs = data.get("logprobs")
-        counts = data.get("prompt_eval_count"), data.get("eval_count")
-        if not data.get("done", False):
-            finish = "length"
-    content = message.get("content")
-    if content is None and (refusal := message.get("refusal")):
-        raw = scrubbed(str(refusal))
-        said = f"the model refused: {raw[:300]}"
-        raise NoAnswer(Failure(status="refused", message=said, raw=raw))
-    if content is not None and not isinstance(content, str):
-        raise TypeError("the content is not text")
-    text = scrubbed(content or "")
-    if finish == "content_filter":
-        said = "the provider's content filter ended the answer"
-        raise NoAnswer(Failure(status="refused", message=said, raw=text))
-    return Heard(text, finish, _count(counts[0]), _count(counts[1]), logprobs)
-
-
-def _plain(answer: Any) -> dict[str, Any]:
-    """What litellm's answer says that `_read` asks for; to dump all of it may warn."""
-    choice, usage = answer.choices[0], getattr(answer, "usage", None)
-    message = {
-        "content": choice.message.content,
-        "refusal": getattr(choice.message, "refusal", None),
-    }
-    names = ("prompt_tokens", "completion_tokens")
-    return {
-        "choices": [{"message": message, "finish_reason": choice.finish_reason}],
-        "usage": {name: getattr(usage, name, None) for name in names},
-    }
-
-
-def _count(said: Any) -> int:
-    return said if isinstance(said, int) and said > 0 else 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Parameters:
-    temperature: float
-    max_tokens: int
-    response_format: bytes  # as JSON; empty for none
-    extra: Extra = ()
-
-
-Extra = tuple[tuple[str, Any], ...]
-"""Fields of a request that only one kind of server knows; litellm is not asked about them."""
-
-Template = Callable[[list[Message]], tuple[str, dict[str, Any]]]
-
-
-@functools.lru_cache(maxsize=1024)
-def _template(provider: str, name: str, endpoint: str, parameters: _Parameters) -> Template:
-    """What litellm makes of the parameters, made once; messages are put in as they are.
-
-    That litellm does not change messages of plain text is seen, not assumed: where it does, it is
-    asked for each request anew. The seed, which differs in every job, is left to the caller.
-    """
-    litellm_module()
-    from litellm.types.utils import LlmProviders
-    from litellm.utils import ProviderConfigManager, get_optional_params
-
-    config = ProviderConfigManager.get_provider_chat_config(
-        model=name, provider=LlmProviders(provider)
-    )
-    if config is None:
-        raise BackendError(f"litellm has no chat configuration for `{provider}`")
-    url = config.get_complete_url(
-        api_base=endpoint,
-        api_key="",
-        model=name,
-        optional_params={},
-        litellm_params={},
-        stream=False,
-    )
-    format_ = parameters.response_format
-    optional = get_optional_params(
-        model=name,
-        custom_llm_provider=provider,
-        temperature=parameters.temperature,
-        max_tokens=parameters.max_tokens,
-        stream=None,
-        **({"response_format": orjson.loads(format_)} if format_ else {}),
-    )
-
-    def made(said: list[Message]) -> dict[str, Any]:
-        body: dict[str, Any] = config.transform_request(
-            model=name,
-            messages=[dict(m) for m in said],
-            optional_params=dict(optional),
-            litellm_params={},
-            headers={},
-        )
-        body.update(body.pop("extra_body", None) or {})
-        return body
-
-    roles = ("system", "user", "assistant", "user")
-    sample = [{"role": role, "content": f"said by {role}"} for role in roles]
-    body = made(sample)
-    if body["messages"] != sample:
-        return lambda said: (url, made(said))
-    return lambda said: (url, {**body, "messages": said})
-
-
-@functools.lru_cache(maxsize=1024)
-def _format_of(shape: Shape) -> bytes:
-    return _format({"name": "answer", "schema": schema(shape), "strict": True})
-
-
-def _format(wanted: Mapping[str, Any] | None) -> bytes:
-    if not wanted:
-        return b""
-    inner = {k: wanted[k] for k in ("name", "schema", "strict") if k in wanted}
-    return orjson.dumps({"type": "json_schema", "json_schema": inner})
-
-
 def _context(said: list[Message], max_tokens: int) -> int:
     """A context window that holds prompt and answer, in steps so that Ollama need not reload."""
     need = sum(tokens(m["content"]) for m in said) * 1.3 + max_tokens + 64
     return int(2048 * -(-need // 2048))
 
 
-@functools.lru_cache(maxsize=64)
-def _takes_seed(address: str) -> bool:
-    """Whether a provider takes a seed. One that takes none is asked without."""
-    try:
-        return "seed" in (litellm_module().get_supported_openai_params(address) or ())
-    except Exception:  # of many kinds, for providers and models that litellm does not know
-        return True
-
-
-def _seconds(written: str | None) -> float | None:
-    """Retry-After, which is seconds or a date."""
-    if not written:
-        return None
-    try:
-        seconds = float(written)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(written).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return min(LONGEST_WAIT, max(0.0, seconds)) if seconds == seconds else None
-
-
-def _header(error: Exception, name: str) -> str | None:
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    return headers.get(name)
-
-
 async def _ended(session: Any) -> None:
     await session.close()
     await asyncio.sleep(0)  # a turn of the loop, in which the transports end
-
-
-__all__ = ["Engine", "Loop", "Request", "litellm_module"]

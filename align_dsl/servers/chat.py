@@ -118,7 +118,7 @@ class Hosted(Chat):
             raise Trouble("status", text, status if isinstance(status, int) else 0) from None
 
     def _complete(self, question: Question, seconds: float) -> Any:
-        from align_dsl.engine.lm import litellm_module
+        from align_dsl.engine.mapping import litellm_module
 
         model = self.subject.model
         format_ = {"response_format": _format(question.shape)} if question.shape else {}
