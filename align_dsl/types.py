@@ -130,7 +130,7 @@ class Exemplar(Value):
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The cases that exemplars are drawn from. Steps that pick exemplars take it; models never do."""
+    """The cases that exemplars are drawn from. Steps that pick them take it; models never do."""
 
     exemplars: tuple[Exemplar, ...] = ()
 
@@ -272,4 +272,4 @@ class Range:
 
 
 Prompt = str
-"""The type of a parameter that holds prompt text, in which `{attribute}` and the like are filled."""
+"""The type of a parameter that holds prompt text, with fields such as `{attribute}`."""

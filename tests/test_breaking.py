@@ -1,4 +1,4 @@
-"""Inputs that broke the predecessors, through whole runs: every decider, every question answered."""
+"""Inputs that broke the predecessors, through whole runs of every decider."""
 
 from __future__ import annotations
 

@@ -54,8 +54,13 @@ class Watcher:
 
     def _open_bar(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             BarColumn(),
@@ -92,7 +97,8 @@ class Watcher:
             out.print(line, markup=False, highlight=False)
         spent = outcome.spent
         tokens = f"{spent.prompt_tokens + spent.completion_tokens:,} tokens"
-        said = f"run {outcome.record.id}: {spent.calls:,} calls, {tokens}, {spent.cached:,} known before"
+        said = f"run {outcome.record.id}: {spent.calls:,} calls, {tokens}"
+        said += f", {spent.cached:,} known before"
         out.print(visible(said), markup=False, highlight=False)
 
 
@@ -120,10 +126,23 @@ class Lines(Watcher):
             self._say("progress", {"done": self.done, "jobs": self.total, "failed": self.failed})
 
     def ended(self, outcome: Outcome) -> None:
-        keep = (
-            "decider model target attribute metric value low high n left_out failed chance trivial "
-            "trivial_name control"
-        ).split()
+        keep = [
+            "decider",
+            "model",
+            "target",
+            "attribute",
+            "metric",
+            "value",
+            "low",
+            "high",
+            "n",
+            "left_out",
+            "failed",
+            "chance",
+            "trivial",
+            "trivial_name",
+            "control",
+        ]
         results = [r.model_dump(include=set(keep)) for r in outcome.record.results]
         self._say(
             "done",

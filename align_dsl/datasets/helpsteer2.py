@@ -1,4 +1,4 @@
-"""HelpSteer2 as the steerable-pluralism code writes it: prompts with rated responses, labels on 0..1."""
+"""HelpSteer2 as the steerable-pluralism code writes it: rated responses, labels on 0..1."""
 
 from __future__ import annotations
 

@@ -227,7 +227,9 @@ def _samples_can_differ(
         cold = [m for m in names if models[m].backend in own and models[m].temperature == 0]
         for step in decider.steps:
             if step.params.get("rating") == "sampled" and step.samples == 1:
-                said = f"`rating: sampled` is the mean of several samples, and `{step.name}` has one"
+                said = (
+                    f"`rating: sampled` is the mean of several samples, and `{step.name}` has one"
+                )
                 at = source.key(("deciders", decider.name))
                 span = origins.get(f"{decider.name}.{step.name}.rating", at)
                 found.error(span, said, "add `samples:`, or write `rating: verbal`")

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+)
 
 from align_dsl.errors import CompileError, Diagnostic
 from align_dsl.language.complaint import diagnose
@@ -17,6 +25,8 @@ from align_dsl.language.source import Path, Source
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,63}$")]
 Text = Annotated[str, Field(min_length=1)]
+# to Python, true is 1
+Version = Annotated[Literal[1], BeforeValidator(lambda v: "true" if v is True else v)]
 Number = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
 Reference = Annotated[str, Field(pattern=r"^\$[a-z][a-z0-9_]{0,63}$")]
 FormatName = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,63}$")]
@@ -70,7 +80,7 @@ class AttributeDeclaration(Declaration):
 class AttributesFile(Declaration):
     """A set of attributes: `attributes/NAME.yaml`."""
 
-    version: Literal[1]
+    version: Version
     set: Name
     about: Text
     attributes: dict[Name, AttributeDeclaration] = Field(min_length=1)
@@ -119,7 +129,7 @@ ParamsDeclaration = dict[Name, Any]
 class DeciderFile(Declaration):
     """A way of deciding, to be used by name: `deciders/NAME.yaml`."""
 
-    version: Literal[1]
+    version: Version
     decider: Name
     about: Text
     extends: LibraryName | None = None
@@ -233,7 +243,7 @@ class OptimizeDeclaration(Declaration):
 class ProgramFile(Declaration):
     """What to run: `programs/NAME.yaml`."""
 
-    version: Literal[1]
+    version: Version
     program: Name
     about: Text
     extends: LibraryName | None = None
