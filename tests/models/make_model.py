@@ -11,9 +11,9 @@ as many seconds as it is told; with FROM it goes on with a model that it made. P
 their task while it learnt, so a changed word does little harm; train again when more changes.
 
 The file that is checked in was made in two goes, of 780 and 560 seconds on a busy machine; the
-first had fewer picks among its questions and counted every token alike. It knows every rating,
-said (together, alone) or weighed (alone). Of picks it gets the reason right and the letter by chance, and
-so it does where one choice of several is weighed: it takes a longer training to look back twice.
+first had fewer picks among its questions and counted every token alike. It knows every rating, said
+(together, alone) or weighed (alone). Of picks it gets the reason right and the letter by chance,
+and so it does where one choice of several is weighed: that takes a longer training.
 """
 
 from __future__ import annotations
