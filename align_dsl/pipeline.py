@@ -263,6 +263,7 @@ class Outcome:
     record: RunRecord
     spent: Cost
     notes: Mapping[str, str] = field(default_factory=dict)  # model -> what tables must say of it
+    reasons: Mapping[str, int] = field(default_factory=dict)  # why decisions failed
 
 
 def run(
@@ -323,10 +324,12 @@ def run(
         if not answered.lacks(q)
     ]
     from align_dsl.engine.account import account
+    from align_dsl.records.table import reasons_of
 
     outcome = account(record, todo, judged, answered, stop, loaded.cases, program.metrics)
     finished = store.finish(outcome.record, judged, replace=retry_failed)
-    return Outcome(finished, outcome.spent, {n: b.note for n, b in backends.items()})
+    notes = {n: b.note for n, b in backends.items()}
+    return Outcome(finished, outcome.spent, notes, reasons_of(judged))
 
 
 def run_id(

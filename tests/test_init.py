@@ -121,8 +121,9 @@ def test_force_overwrites(starter: Path) -> None:
 
 def test_says_what_to_do_next(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["init", str(tmp_path / "a b")])
-    assert f"align-dsl check '{tmp_path}/a b'" in done.stdout
-    assert "align-dsl run '" in done.stdout
+    assert f"cd '{tmp_path}/a b'" in done.stdout
+    assert "align-dsl check ." in done.stdout
+    assert "align-dsl run programs/triage.yaml" in done.stdout
     assert all((tmp_path / "a b" / name).exists() for name in ("programs", "attributes"))
 
 

@@ -12,6 +12,7 @@ import dspy
 
 from align_dsl.engine.adapter import TypedAdapter
 from align_dsl.engine.lm import Engine
+from align_dsl.engine.mapping import litellm_module
 from align_dsl.errors import BackendError
 from align_dsl.language.program import Model
 from align_dsl.types import digest
@@ -47,6 +48,8 @@ class litellm:  # noqa: N801  (named as in YAML)
                 "not set\n  = set it, or leave `key:` out where the server wants none"
             )
         if not self.engine.own_socket:
+            if not key and not self.model.endpoint:
+                self._look_for_key()
             return
         parts = urlsplit(self.engine.endpoint)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -59,6 +62,16 @@ class litellm:  # noqa: N801  (named as in YAML)
                 "  = start the server, or set `endpoint:` under `models:`"
             ) from None
         self.engine.look()
+
+    def _look_for_key(self) -> None:
+        """Hosted providers want a key, usually in a variable of their own."""
+        found = litellm_module().validate_environment(self.model.address)
+        missing = found["missing_keys"]
+        if missing and not found["keys_in_environment"]:
+            raise BackendError(
+                f"the model `{self.model.name}` needs a key, and {' or '.join(missing)} is not set"
+                "\n  = set it, or name another variable with `key:` under `models:`"
+            )
 
     def close(self) -> None:
         self.engine.close()

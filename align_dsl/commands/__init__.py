@@ -93,9 +93,13 @@ def main() -> None:
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = 130
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except SystemExit as ended:
+        # click's way to say that the reader of our output has gone, as with `| head`
+        gone = ended.code == 1 and type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        code = 0 if gone else ended.code
     except Exception as error:
         log = _log(error)
         click.echo(f"bug: {visible(repr(error))}\nthe traceback is in {log}", err=True)

@@ -13,5 +13,9 @@ if TYPE_CHECKING:
 def console() -> Console:
     from rich.console import Console
 
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:  # rich would exit with 1, which means a bug
+            raise BrokenPipeError
+
     columns = shutil.get_terminal_size((140, 40)).columns
-    return Console(width=columns if sys.stdout.isatty() else max(140, columns))
+    return Piped(width=columns if sys.stdout.isatty() else max(140, columns))

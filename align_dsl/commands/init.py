@@ -37,8 +37,10 @@ def command(folder: Path, force: bool) -> None:
             said = f"cannot write {visible(str(path))}: {error.strerror}"
             raise PlanError(said) from None
         click.echo(f"wrote {path}", err=True)
-    click.echo(f"next:\n  align-dsl check {_quoted(folder)}")
-    click.echo(f"  align-dsl run {_quoted(folder / 'programs' / 'triage.yaml')}")
+    click.echo("next:")
+    if folder.resolve() != Path().resolve():  # what is remembered of runs lies where one runs
+        click.echo(f"  cd {_quoted(folder)}")
+    click.echo("  align-dsl check .\n  align-dsl run programs/triage.yaml")
 
 
 def _files() -> Iterator[tuple[str, str]]:

@@ -89,11 +89,11 @@ class Watcher:
 
     def ended(self, outcome: Outcome) -> None:
         from align_dsl.commands.console import console
-        from align_dsl.records.table import caption, table
+        from align_dsl.records.table import caption, print_table
 
         out = console()
-        out.print(table(outcome.record.results, outcome.notes))
-        for line in caption(outcome.record, outcome.notes):
+        print_table(out, outcome.record.results, outcome.notes)
+        for line in caption(outcome.record, outcome.notes, outcome.reasons):
             out.print(line, markup=False, highlight=False)
         spent = outcome.spent
         tokens = f"{spent.prompt_tokens + spent.completion_tokens:,} tokens"

@@ -78,7 +78,9 @@ def show(run: str, store: Path) -> None:
     """One run: its results, its failures by kind, and how to go on where it was not finished."""
     with open_existing(store) as opened:
         recorded = opened.load(run, judgements=False)
-    record = recorded.record
+        record = recorded.record
+        failed = {k for k in record.counts if k not in ("ok", "tied")}
+        lost = [j for k in failed for j in opened.judgements(record.id, status=k, limit=1000)]
     model_names = model_titles(recorded)
     facts = {
         "run": record.id,
@@ -87,6 +89,7 @@ def show(run: str, store: Path) -> None:
         "status": record.status,
         "models": ", ".join(model_names.get(m, m) for m in record.models or model_names),
         "cases": f"{len(recorded.cases):,}",
+        "changed": ", ".join(f"{k} {v}" for k, v in record.selection.items()),
         "calls": f"{record.cost.calls:,}, and {record.cost.cached:,} answers known before",
         "tokens": f"{record.cost.prompt_tokens:,} in, {record.cost.completion_tokens:,} out",
         "versions": ", ".join(f"{k} {v}" for k, v in record.versions.items()),
@@ -95,10 +98,10 @@ def show(run: str, store: Path) -> None:
         if value:
             click.echo(f"{name:<9}{visible(value)}")
     if record.results:
-        from align_dsl.records.table import caption, table
+        from align_dsl.records.table import caption, print_table, reasons_of
 
-        console().print(table(record.results, model_names))
-        for line in caption(record):
+        print_table(console(), record.results, model_names)
+        for line in caption(record, reasons=reasons_of(lost)):
             click.echo(line)
     if record.status != "ok":
         click.echo(f"\nnot finished; go on with:\n  {visible(resume_command(record, store))}")

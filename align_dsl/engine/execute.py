@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -21,9 +22,11 @@ from align_dsl.engine.adapter import TRAIL, NoAnswer, Trail
 from align_dsl.engine.inputs import Inputs
 from align_dsl.engine.lower import encode, lower
 from align_dsl.engine.plan import Job, Plan, Question
+from align_dsl.errors import AlignError, PlanError
 from align_dsl.records.owner import is_dead, owner
 from align_dsl.records.record import Answer
-from align_dsl.types import Failure
+from align_dsl.registry import ALGORITHMS
+from align_dsl.types import Failure, Rating
 
 CLAIM_SECONDS = 60.0  # how long a claim outlives the process that made it
 BATCH = 64  # jobs claimed and answers written together at most
@@ -330,9 +333,15 @@ def ask(job: Job, inputs: dict[str, Any] | Failure, backend: Backend) -> Answer:
         with dspy.context(
             lm=backend.lm, adapter=backend.adapter, disable_history=True, max_trace_size=0
         ):
-            output = encode(lower(job.step)(**inputs))
+            output = _within(lower(job.step)(**inputs), job)
     except NoAnswer as no:
         failure = no.failure
+    except AlignError:
+        raise
+    except Exception as error:
+        if ALGORITHMS.shipped(job.step.algorithm.name):
+            raise
+        raise PlanError(_blame(job, error)) from error
     finally:
         with contextlib.suppress(ValueError):
             TRAIL.reset(token)
@@ -349,3 +358,22 @@ def ask(job: Job, inputs: dict[str, Any] | Failure, backend: Backend) -> Answer:
         constrained=trail.constrained,
         notes=trail.notes,
     )
+
+
+def _within(output: Any, job: Job) -> Any:
+    """An algorithm's output as it is stored, if its ratings are ratings."""
+    for one in output if isinstance(output, tuple) else ():
+        if isinstance(one, Rating) and not -1e-9 <= one.value <= 1 + 1e-9:
+            name = job.step.algorithm.name
+            message = f"the algorithm `{name}` gave the rating {one.value:g}, not one from 0 to 1"
+            raise NoAnswer(Failure(status="invalid", message=message))
+    return encode(output)
+
+
+def _blame(job: Job, error: Exception) -> str:
+    """What went wrong in somebody else's algorithm, and where."""
+    name = job.step.algorithm.name
+    file = str(ALGORITHMS.place(name).path)
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    said = f"the algorithm `{name}` failed: {type(error).__name__}: {error}"
+    return f"{said}\n --> {file}" + (f":{lines[-1]}" if lines else "")

@@ -128,10 +128,17 @@ def _interval(
     mean = sum(values) / len(values)
     if cell.strata:
         strata = [attribute_of(t) for _, _, t in decided]
-        return _macro_mean(values, strata), macro_bootstrap(values, strata, clusters)
+        mean = _macro_mean(values, strata)
+        return mean, _widened(mean, macro_bootstrap(values, strata, clusters), clusters)
     if cell.target == "both":
-        return mean, cluster_bootstrap(values, clusters)
+        return mean, _widened(mean, cluster_bootstrap(values, clusters), clusters)
     return mean, wilson(sum(values), len(values))
+
+
+def _widened(mean: float, found: Interval | None, clusters: Sequence[str]) -> Interval | None:
+    """Where all were right, or all wrong, resampling shows no spread, but there is doubt left."""
+    groups = len(set(clusters))
+    return wilson(mean * groups, groups) if found and mean in (0.0, 1.0) else found
 
 
 def _macro_mean(values: Sequence[float], strata: Sequence[str]) -> float:

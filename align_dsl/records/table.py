@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from align_dsl.errors import visible
-from align_dsl.records.record import Result, RunRecord
+from align_dsl.records.record import Judgement, Result, RunRecord
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
@@ -16,7 +17,33 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def table(results: Sequence[Result], notes: Mapping[str, str] | None = None) -> Table:
+SPARED = (
+    (),
+    ("best trivial",),
+    ("best trivial", "low", "high"),
+    ("best trivial", "low", "high", "wrong target"),
+)
+"""Columns that a narrow terminal does without, fewest first. What failed is never among them."""
+
+
+def print_table(
+    console: Console, results: Sequence[Result], notes: Mapping[str, str] | None = None
+) -> None:
+    """The widest table that fits. Where none does, lines are left to wrap; no number is cut."""
+    wide = console.options.update(max_width=10_000)
+    for spared in SPARED:
+        made = table(results, notes, spared)
+        needed = console.measure(made, options=wide).maximum
+        if needed <= console.width:
+            break
+    console.print(made, width=max(needed, console.width), crop=False, no_wrap=True)
+
+
+def table(
+    results: Sequence[Result],
+    notes: Mapping[str, str] | None = None,
+    spared: Sequence[str] = (),
+) -> Table:
     """Decider by attribute: low, high and both ends, with what an accuracy must be seen beside."""
     from rich import box
     from rich.table import Table
@@ -27,7 +54,8 @@ def table(results: Sequence[Result], notes: Mapping[str, str] | None = None) -> 
     made.add_column("decider / attribute", no_wrap=True)
     columns = ["low", "high", "both", "95 % interval", "chance", "best trivial"]
     columns += ["wrong target"] if controlled else []
-    for name in (*columns, "n", "left out", "failed"):
+    columns = [c for c in (*columns, "n", "left out", "failed") if c not in spared]
+    for name in columns:
         made.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     for decider, model in dict.fromkeys((r.decider, r.model) for r in results):
         mine = [r for r in results if (r.decider, r.model) == (decider, model)]
@@ -40,11 +68,15 @@ def table(results: Sequence[Result], notes: Mapping[str, str] | None = None) -> 
             made.add_row(Text(said, style="dim"))
         names = list(dict.fromkeys(r.attribute for r in accuracies if r.attribute != "all"))
         for name in [*names, *(["all"] if any(r.attribute == "all" for r in mine) else [])]:
-            made.add_row(*_line(name, [r for r in accuracies if r.attribute == name], controlled))
+            cells = _line(name, [r for r in accuracies if r.attribute == name])
+            made.add_row(cells[""], *(cells[c] for c in columns))
         for r in mine:
             if r.metric != "accuracy":
                 shown = "–" if r.value is None else f"{r.value:.3f}"
-                made.add_row(f"  {visible(r.metric)} · {visible(r.target)}", "", "", shown)
+                cells = dict.fromkeys(columns, "") | {"both": shown}
+                made.add_row(
+                    f"  {visible(r.metric)} · {visible(r.target)}", *(cells[c] for c in columns)
+                )
         made.add_section()
     return made
 
@@ -53,30 +85,35 @@ def _short(count: int) -> str:
     return f"{count:,}" if count < 100_000 else f"{count / 1e6:.1f}M"
 
 
-def _line(name: str, rows: Sequence[Result], controlled: bool) -> list[str]:
+def _line(name: str, rows: Sequence[Result]) -> dict[str, str]:
+    """The cells of a row by column; the first is that of no name."""
     low = next((r for r in rows if r.target.endswith("_low")), None)
     high = next((r for r in rows if r.target.endswith("_high")), None)
     whole = next((r for r in rows if r.target in ("both", "all")), rows[0])
     label = "  mean of attributes" if name == "all" else f"  {visible(name)}"
     trivial = f"{percent(whole.trivial)} {whole.trivial_name}" if whole.trivial is not None else "–"
     interval = f"{percent(whole.low)} – {percent(whole.high)}" if whole.low is not None else "–"
-    return [
-        label,
-        percent(low.value) if low else "",
-        percent(high.value) if high else "",
-        percent(whole.value),
-        interval,
-        percent(whole.chance),
-        trivial,
-        *([percent(whole.control)] if controlled else []),
-        str(whole.n),
-        str(whole.left_out),
-        str(whole.failed),
-    ]
+    return {
+        "": label,
+        "low": percent(low.value) if low else "",
+        "high": percent(high.value) if high else "",
+        "both": percent(whole.value),
+        "95 % interval": interval,
+        "chance": percent(whole.chance),
+        "best trivial": trivial,
+        "wrong target": percent(whole.control),
+        "n": str(whole.n),
+        "left out": str(whole.left_out),
+        "failed": str(whole.failed),
+    }
 
 
-def caption(record: RunRecord, notes: Mapping[str, str] | None = None) -> list[str]:
-    """What must be known of the numbers above, a line each."""
+def caption(
+    record: RunRecord,
+    notes: Mapping[str, str] | None = None,
+    reasons: Mapping[str, int] | None = None,
+) -> list[str]:
+    """What must be known of the numbers above, a line each. `reasons`: why decisions failed."""
     lines = []
     for model, note in (notes or {}).items():
         if note:
@@ -92,4 +129,18 @@ def caption(record: RunRecord, notes: Mapping[str, str] | None = None) -> list[s
     if failed:
         kinds = ", ".join(f"{n:,} {k}" for k, n in sorted(failed.items()))
         lines.append(f"failed: {kinds}; `--retry-failed` asks them again.")
+        told = sorted((reasons or {}).items(), key=lambda r: (-r[1], r[0]))
+        lines += [f"  {n:,} x {visible(why)[:200]}" for why, n in told[:3]]
+        if len(told) > 3:
+            lines.append(f"  and {len(told) - 3:,} more reasons: `align-dsl report last`")
     return lines
+
+
+def reasons_of(judgements: Iterable[Judgement]) -> dict[str, int]:
+    """Why decisions never came, and how many of them for each reason."""
+    found: dict[str, int] = {}
+    for j in judgements:
+        if j.decision.choice is None and not j.control:
+            why = j.decision.failures[0].message if j.decision.failures else "no choice was placed"
+            found[why] = found.get(why, 0) + 1
+    return found
