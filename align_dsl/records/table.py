@@ -36,7 +36,8 @@ def print_table(
         needed = console.measure(made, options=wide).maximum
         if needed <= console.width:
             break
-    console.print(made, width=max(needed, console.width), crop=False, no_wrap=True)
+    console.width = max(needed, console.width)
+    console.print(made)
 
 
 def table(
