@@ -172,11 +172,22 @@ def check(paths: Sequence[Path]) -> Findings:
                 found.texts.update(loaded.checked.texts)
             elif kind == "attributes":
                 read_attributes(source, found)
+                _is_called(source, "set", path, found)
             else:
                 read_decider(source, Library.beside(path), found)
+                _is_called(source, "decider", path, found)
         except CompileError as error:
             found.add(error)
     return found
+
+
+def _is_called(source: Source, key: str, path: Path, found: Findings) -> None:
+    """What is looked up by name is found by the name of its file: the two must be one."""
+    name = source.data.get(key)
+    looked_up = path.absolute().parent.name == {"set": "attributes", "decider": "deciders"}[key]
+    if looked_up and isinstance(name, str) and name != path.stem:
+        said = f"`{name}` stands in {path.name}, so nobody would find it"
+        found.error(source.at((key,)), said, f"write `{key}: {path.stem}`, or rename the file")
 
 
 def files_of(paths: Sequence[Path], found: Findings) -> list[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from align_dsl.language.library import shipped_folder
+from align_dsl.pipeline import check
 
 ROOT = shipped_folder()
 WRONG = "version: 1\nset: s\nabout: 'two\n  lines'\nattributes: {}\ncolour: 100%\n"
@@ -139,3 +140,16 @@ def test_light(arguments: list[str]) -> None:
         check=True,
     )
     assert done.stderr.splitlines()[-1] == "HEAVY []"
+
+
+def test_a_name_that_is_not_its_file_s_is_noticed(tmp_path: Path) -> None:
+    folder = tmp_path / "deciders"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(
+        "version: 1\ndecider: other\nabout: x\ndecide: {use: uniform}\n"
+    )
+    found = check([folder])
+    assert [d.message for d in found.diagnostics] == [
+        "`other` stands in mine.yaml, so nobody would find it"
+    ]
+    assert found.diagnostics[0].hint == "write `decider: mine`, or rename the file"

@@ -32,6 +32,7 @@ def fit(
     _labels_exist(checked, decided, found, narrow)
     for decider in program.deciders:
         for step in decider.steps:
+            _pool_is_large_enough(checked, decider, step, pool, found)
             if step.params.get("select") == "fixed":
                 _fixed_are_not_decided(checked, decider, step, decided, pool, found)
     _prompts_fit(checked, decided, pool, found)
@@ -59,6 +60,18 @@ def _labels_exist(checked: Checked, decided: Sequence[Case], found: Findings, na
     )
     hint = f"labelled are: {', '.join(sorted(labelled)) or 'none'}; narrow `targets:` to those"
     found.error(source.key(("targets",)), said, hint)
+
+
+def _pool_is_large_enough(
+    checked: Checked, decider: Decider, step: Step, pool: Sequence[Case], found: Findings
+) -> None:
+    k = step.params.get("k")
+    if step.algorithm.name != "recall" or not isinstance(k, int) or k <= len(pool):
+        return
+    where = f"{decider.name}.{step.name}.k"
+    span = checked.origins.get(where, checked.source.key(("deciders", decider.name)))
+    said = f"{k} exemplars are asked for, and the pool has {len(pool)} cases"
+    found.warn(span, said, "all that fit are shown; ask for fewer to say what you mean")
 
 
 def _fixed_are_not_decided(
