@@ -26,7 +26,10 @@ def diagnose(kind: type[BaseModel], source: Source, below: Path, error: ErrorDet
         return Diagnostic(source.key(path[:-1]), f"`{name}` is missing", hint)
     if where == "extra_forbidden":
         known = sorted(_fields(kind, error["loc"][:-1]) or [])
-        return Diagnostic(source.key(path), f"unknown key `{name}`", nearest(name, known))
+        hint = nearest(name, known)
+        if "targets" in path[:-1] and not hint.startswith("did"):
+            hint = f"to say where someone stands: `values: {{{name}: high}}`"
+        return Diagnostic(source.key(path), f"unknown key `{name}`", hint)
     if path and path[-1] == "[key]":
         said = f"{described(path[-2])} cannot be a name here"
         if not path[-2]:
@@ -37,7 +40,10 @@ def diagnose(kind: type[BaseModel], source: Source, below: Path, error: ErrorDet
         said = f"item {path[-1] + 1} of `{name}`"
     span, got = source.at(path), described(value)
     if expected := _expected(error):
-        return Diagnostic(span, f"{said} must be {expected}, not {got}", _fix(error, name))
+        hint = _fix(error, name)
+        if path[:1] == ("deciders",) and len(path) == 2 and isinstance(value, str):
+            hint = f"write `{name}: {{use: {value}}}`"
+        return Diagnostic(span, f"{said} must be {expected}, not {got}", hint)
     if where == "string_pattern_mismatch":
         return Diagnostic(span, f"{said} cannot be {got}", _pattern_hint(context, value))
     if where in ("too_short", "string_too_short"):

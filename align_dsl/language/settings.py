@@ -56,10 +56,16 @@ def fits(work: Work, param: Param, given: Given, text_is_prompt: bool = True) ->
     value: Any = given.value
     span, found, name = given.span, work.found, given.name or param.name
     kinds, wanted = _KINDS.get(param.type, ((object,), "a value"))
-    fits = isinstance(value, kinds)
-    if not fits or (isinstance(value, bool) and bool not in kinds):
+    is_kind = isinstance(value, kinds)
+    if not is_kind or (isinstance(value, bool) and bool not in kinds):
         if param.type != "any":
             hint = f"for instance {_instance(param)}" if param.default is not None else ""
+            if isinstance(value, str) and value.replace(".", "", 1).isdigit():
+                hint = "write the number without quotes"
+            elif not hint and param.low is not None and param.high is not None:
+                hint = f"write a number from {param.low:g} to {param.high:g}"
+            elif not hint and "number" in wanted:
+                hint = "write a number, for instance 5"
             found.error(span, f"`{name}` must be {wanted}, not {described(value)}", hint)
         return param.type == "any"
     if param.type == "names" and not all(isinstance(v, str) for v in value):
