@@ -46,8 +46,9 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_initial]
 
 def refuse_strangers(db: sqlite3.Connection, name: str) -> None:
     """StoreError unless the file is new, or ours and of a version we know. Writes nothing."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
+    # in this order: who makes the file this very moment writes both at once, between the two looks
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION and (application or tables):
         raise StoreError(
             f"{name} is a database of another program; name a file of your own with --store"
