@@ -18,10 +18,9 @@ from align_dsl import pipeline
 from align_dsl.datasets import pool_of
 from align_dsl.engine.plan import Plan, concerns, plan
 from align_dsl.engine.split import part
-from align_dsl.errors import CompileError, Diagnostic, PlanError, nearest, visible
+from align_dsl.errors import Diagnostic, PlanError, nearest, visible
 from align_dsl.language import program as ir
 from align_dsl.language.attributes import by_any_name
-from align_dsl.language.library import Library
 from align_dsl.language.targets import ENDS
 from align_dsl.pipeline import Changes, Loaded, Outcome, Selection
 from align_dsl.records.judge import right_choices
@@ -52,17 +51,7 @@ def load(
     `key=value` as after `--set`. Raises CompileError with every mistake there is.
     """
     changes = Changes(tuple(sets), model, Path(data) if data is not None else None, format, seed)
-    return Compiled(_file(Path(path_or_name)), changes)
-
-
-def _file(program: Path) -> Path:
-    if program.exists() or len(program.parts) > 1 or program.suffix:
-        return program
-    try:
-        return Library.beside(Path("programs") / program).path("programs", program.name)
-    except CompileError as error:
-        first = error.diagnostics[0]
-        raise PlanError(f"{first.message}; {first.hint}") from None
+    return Compiled(pipeline.program_file(Path(path_or_name)), changes)
 
 
 class Compiled(Mapping[str, "Decider"]):

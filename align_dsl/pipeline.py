@@ -97,6 +97,17 @@ class Loaded:
         return self.checked.program
 
 
+def program_file(program: Path) -> Path:
+    """The file that is meant; a bare name may be that of a shipped program."""
+    if program.exists() or len(program.parts) > 1 or program.suffix:
+        return program
+    try:
+        return Library.beside(Path("programs") / program).path("programs", program.name)
+    except CompileError as error:
+        first = error.diagnostics[0]
+        raise PlanError(f"{first.message}\n  = {first.hint}") from None
+
+
 def compile(file: Path, changes: Changes | None = None) -> Checked:
     """YAML -> Program. Reads no data."""
     library = Library.beside(file)

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from align_dsl.engine.adapter import TRAIL, NoAnswer, Trail, shape_of
 from align_dsl.engine.prompt import Invalid, Shape, parse
+from align_dsl.engine.silent import silent
 from align_dsl.errors import BackendError
 from align_dsl.language.program import Model
 from align_dsl.types import Attribute, Choice, Failure, Scenario, digest
@@ -76,7 +77,7 @@ class scripted(dspy.Adapter):  # noqa: N801
 
     @cached_property
     def lm(self) -> Any:
-        return dspy.LM("scripted/none", engine=_NoEngine(), cache=False)
+        return silent("scripted", "a scripted model answers typed questions only")
 
     def fingerprint(self) -> str:
         return digest(self.text)
@@ -150,13 +151,3 @@ def _written(line: Line, shape: Shape, inputs: Mapping[str, Any]) -> str:
             case _:
                 said[name] = None
     return json.dumps(said)
-
-
-class _NoEngine:
-    supports_response_schema = True
-    supports_function_calling = False
-    supports_reasoning = False
-    supported_params = ()
-
-    def complete(self, request: Any) -> Any:
-        raise BackendError("a scripted model answers typed questions only")

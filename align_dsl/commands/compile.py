@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from align_dsl.commands import _painted
-from align_dsl.commands.program import program_file
 from align_dsl.errors import PlanError, render
 
 
@@ -27,7 +26,7 @@ def command(program: Path, output: Path | None) -> None:
     from align_dsl import pipeline
     from align_dsl.emit import emit
 
-    file = program_file(program)
+    file = pipeline.program_file(program)
     checked = pipeline.compile(file)
     if checked.warnings:
         click.echo(_painted(render(checked.warnings, dict(checked.texts))) + "\n", err=True)

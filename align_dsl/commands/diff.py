@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from align_dsl.commands.program import program_file
 from align_dsl.errors import PlanError, nearest, visible
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def command(first: Path, second: Path, scenario: str | None, no_prompts: bool) -
 
     Says nothing, but exits 0, where they come to the same.
     """
-    from align_dsl.pipeline import load
+    from align_dsl.pipeline import load, program_file
 
     one, two = (load(program_file(p)) for p in (first, second))
     for line in settings(one, two):

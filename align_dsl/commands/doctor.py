@@ -65,7 +65,7 @@ def command(
 def _subjects(
     names: tuple[str, ...], program: Path | None, endpoint: str | None, key: str | None, show: _Text
 ) -> list[Subject]:
-    from align_dsl.commands.program import program_file
+    from align_dsl.pipeline import program_file
     from align_dsl.servers.subject import checked, models_named, subject_of
 
     file = program_file(program) if program else None

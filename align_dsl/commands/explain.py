@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from align_dsl.commands.program import changes_options, program_file
+from align_dsl.commands.program import changes_options
 from align_dsl.commands.store import store_option
 from align_dsl.errors import PlanError, nearest, visible
 
@@ -37,13 +37,21 @@ def command(
     changes: Changes,
 ) -> None:
     """Show the resolved PROGRAM, its steps and ports, the plan and its bill. Asks no model."""
+    from align_dsl.pipeline import (
+        Selection,
+        load,
+        open_backends,
+        plan_run,
+        program_file,
+        select,
+    )
+
     if optimize:
         from align_dsl.commands.optimize import explain
 
         explain(program_file(program), changes, store)
         return
     from align_dsl.language.render import render_program
-    from align_dsl.pipeline import Selection, load, open_backends, plan_run, select
 
     loaded = load(program_file(program), changes)
     loaded = select(loaded, Selection(limit, only))

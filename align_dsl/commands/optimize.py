@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from align_dsl.commands import _painted
-from align_dsl.commands.program import changes_options, program_file
+from align_dsl.commands.program import changes_options
 from align_dsl.commands.run import _interruptible
 from align_dsl.commands.store import store_option
 from align_dsl.errors import render, visible
@@ -83,6 +83,7 @@ def command(program: Path, store: Path, as_json: bool, changes: Changes, **optio
 
 def _task(program: Path, store: Path, changes: Changes, options: dict[str, Any]) -> Task:
     from align_dsl.optimize.task import Task
+    from align_dsl.pipeline import program_file
 
     return Task(
         program=program_file(program),

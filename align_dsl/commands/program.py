@@ -1,4 +1,4 @@
-"""How commands name a program, and what of it a command line may change."""
+"""What of a program a command line may change."""
 
 from __future__ import annotations
 
@@ -8,22 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
-from align_dsl.errors import CompileError, PlanError
-
-
-def program_file(program: Path) -> Path:
-    """The program file; a bare name may be that of a shipped program."""
-    from align_dsl.language.library import Library
-
-    if program.exists() or len(program.parts) > 1 or program.suffix:
-        return program
-    try:
-        return Library.beside(Path("programs") / program).path("programs", program.name)
-    except CompileError as error:
-        first = error.diagnostics[0]
-        raise PlanError(f"{first.message}\n  = {first.hint}") from None
-
 
 _OPTIONS = (
     click.option("--model", help="Run on this model instead of the program's own."),

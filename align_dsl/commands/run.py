@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from align_dsl.commands import _painted
-from align_dsl.commands.program import changes_options, program_file
+from align_dsl.commands.program import changes_options
 from align_dsl.commands.store import store_option
 from align_dsl.errors import BudgetError, render
 
@@ -48,7 +48,7 @@ def command(program: Path, store: Path, as_json: bool, changes: Changes, **optio
     """
     from align_dsl.commands.progress import Lines, Watcher
     from align_dsl.engine.execute import Stop
-    from align_dsl.pipeline import Selection, load, run
+    from align_dsl.pipeline import Selection, load, program_file, run
     from align_dsl.records.store import Store
 
     loaded = load(program_file(program), changes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from align_dsl.engine.prompt import CHARACTERS_PER_TOKEN
+from align_dsl.engine import prompt
 from align_dsl.engine.split import part
 from align_dsl.errors import Findings, Span, nearest
 from align_dsl.language.program import Decider, Step
@@ -138,6 +138,6 @@ def shots(decider: Decider, step: Step) -> int:
 
 
 def tokens(scenario: Scenario) -> float:
-    """An estimate from the number of characters; good to about a fifth."""
-    characters = len(scenario.text) + sum(len(c.text) + 4 for c in scenario.choices)
-    return characters / CHARACTERS_PER_TOKEN
+    """An estimate of what a scenario and its choices, with their letters, take in a prompt."""
+    texts = (scenario.text, *(f"A. {c.text}\n" for c in scenario.choices))
+    return sum(prompt.tokens(text) for text in texts)

@@ -13,6 +13,7 @@ from align_dsl.engine.inputs import Inputs
 from align_dsl.engine.lower import lower
 from align_dsl.engine.plan import Job, Plan
 from align_dsl.engine.prompt import Message, messages, schema
+from align_dsl.engine.silent import silent
 from align_dsl.types import Failure
 
 
@@ -71,20 +72,10 @@ def look(plan: Plan, decider: str, job: Job) -> Preview:
         said = "it depends on what a model answers in an earlier step"
         return Preview(decider, job.step.name, job, [], {}, said)
     recorder = _Recorder()
-    lm = dspy.LM("preview/none", engine=_NoEngine(), cache=False)
+    lm = silent("preview", "a preview asks no model")
     try:
         with dspy.context(lm=lm, adapter=recorder, disable_history=True, max_trace_size=0):
             lower(job.step)(**inputs)
     except NoAnswer:
         pass
     return Preview(decider, job.step.name, job, recorder.said, recorder.schema)
-
-
-class _NoEngine:
-    supports_response_schema = True
-    supports_function_calling = False
-    supports_reasoning = False
-    supported_params = ()
-
-    def complete(self, request: Any) -> Any:
-        raise RuntimeError("a preview asks no model")
