@@ -119,10 +119,21 @@ class Vary(Value):
     log: bool = False
 
 
+class Propose(Value):
+    """Who words instructions anew."""
+
+    model: str
+    count: int = 6
+
+
 class Optimize(Value):
     decider: str
+    method: Literal["search", "bootstrap", "mipro", "gepa"] = "search"
     space: dict[str, Vary] = Field(default_factory=dict)  # empty: read off the decider
     variants: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    propose: Propose | None = None
+    objectives: tuple[Literal["accuracy", "calls", "tokens"], ...] = ("accuracy",)
+    at_most: dict[Literal["calls", "tokens"], float] = Field(default_factory=dict)
     sampler: str = "tpe"
     trials: int = 60
     cases: Part = "train"

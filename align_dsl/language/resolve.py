@@ -164,6 +164,9 @@ def _optimize(
         at = ("optimize", "cases") if ("optimize", "cases") in source.values else ("optimize",)
         said = f"trials would see the `{one.accept}` cases that the winner is judged on"
         found.error(source.at(at), said, "write `cases: train` and `accept: test`")
+    if one.objectives[0] != "accuracy" or len({*one.objectives}) < len(one.objectives):
+        said = "the first objective is the accuracy, and none stands twice"
+        found.error(source.at(("optimize", "objectives")), said, "write [accuracy, tokens]")
     space = {
         name: Vary(values=tuple(v)) if isinstance(v, list) else Vary(**v.model_dump())
         for name, v in one.space.items()

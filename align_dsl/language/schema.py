@@ -218,10 +218,20 @@ class RangeDeclaration(Declaration):
 SettingName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}(\.[a-z][a-z0-9_]{0,63})?$")]
 
 
+class ProposeDeclaration(Declaration):
+    """Who words instructions anew, and how many wordings are asked for."""
+
+    model: Text
+    count: Annotated[int, Field(ge=1, le=50)] = 6
+
+
 class OptimizeDeclaration(Declaration):
     """What `align-dsl optimize` tunes, and on which cases."""
 
     decider: Name
+    method: Literal["search", "bootstrap", "mipro", "gepa"] = Field(
+        "search", description="the search of align-dsl, or an optimizer of DSPy"
+    )
     space: dict[
         SettingName,
         Annotated[
@@ -232,6 +242,15 @@ class OptimizeDeclaration(Declaration):
     ] = Field({}, description="settings to vary, and no others: lists or ranges of values")
     variants: dict[Name, Annotated[list[Text], Field(min_length=1)]] = Field(
         {}, description="step -> other wordings of its instructions"
+    )
+    propose: ProposeDeclaration | None = Field(
+        None, description="a model that writes further wordings"
+    )
+    objectives: list[Literal["accuracy", "calls", "tokens"]] = Field(
+        ["accuracy"], min_length=1, description="what the search weighs against each other"
+    )
+    at_most: dict[Literal["calls", "tokens"], Annotated[float, Field(gt=0)]] = Field(
+        {}, description="what a decision may cost on average"
     )
     sampler: Text = Field("tpe", description="tpe, random, or another sampler of Optuna")
     trials: Annotated[int, Field(ge=1, le=100_000)] = 60
