@@ -13,12 +13,13 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align_dsl import __version__, datasets
+from align_dsl.engine.demos import filled
 from align_dsl.engine.fit import fit
 from align_dsl.engine.plan import Plan, plan
 from align_dsl.engine.split import part
@@ -28,7 +29,7 @@ from align_dsl.language.deciders import read_decider
 from align_dsl.language.extend import extend
 from align_dsl.language.library import Library, shown
 from align_dsl.language.override import override, set_value
-from align_dsl.language.program import Place, Program
+from align_dsl.language.program import Model, Place, Program
 from align_dsl.language.resolve import Checked, resolve
 from align_dsl.language.schema import kind_of
 from align_dsl.language.source import Path as Keys
@@ -38,7 +39,7 @@ from align_dsl.types import Attribute, Case, digest
 if TYPE_CHECKING:
     from align_dsl.backends import Backend
     from align_dsl.engine.execute import Progress, Stop
-    from align_dsl.records.record import Cost, RunRecord
+    from align_dsl.records.record import Answer, Cost, RunRecord
     from align_dsl.records.store import Store
 
 
@@ -135,6 +136,8 @@ def load(file: Path, changes: Changes | None = None) -> Loaded:
     found.stop_if_wrong()
     if narrow:
         checked = _narrowed(checked, cases)
+    known = (*pool, *cases) if program.data.exemplars else cases
+    checked = replace(checked, program=filled(checked.program, known))
     warnings = (*checked.warnings, *found.warnings)
     return Loaded(checked, cases, pool, warnings, changes.plain() if changes else {})
 
@@ -294,6 +297,7 @@ def run(
     selection: Selection | None = None,
     *,
     budget: int | None = None,
+    tokens: int | None = None,
     retry_failed: bool = False,
     progress: Progress | None = None,
     stop: Stop | None = None,
@@ -334,7 +338,9 @@ def run(
                 backend.probe()
         store.start(record, program.model_dump(mode="json"), loaded.cases)
         started(record, todo)
-        answered = execute(todo, backends, store, progress=progress, budget=budget, stop=stop)
+        answered = execute(
+            todo, backends, store, progress=progress, budget=budget, tokens=tokens, stop=stop
+        )
     finally:
         for backend in backends.values():
             backend.close()
@@ -350,8 +356,21 @@ def run(
 
     outcome = account(record, todo, judged, answered, stop, loaded.cases, program.metrics)
     finished = store.finish(outcome.record, judged, replace=retry_failed)
-    notes = {n: b.note for n, b in backends.items()}
+    others = _answered_by(todo, answered.answers)
+    notes = {n: others.get(n, b.note) for n, b in backends.items()}
     return Outcome(finished, outcome.spent, notes, reasons_of(judged))
+
+
+def _answered_by(todo: Plan, answers: Mapping[str, Answer]) -> dict[str, str]:
+    """For each model whose server says that another has answered: which."""
+    others: dict[Model, set[str]] = {}
+    for key in todo.model_jobs:
+        if key in answers and (by := answers[key].notes.get("answered_by")):
+            others.setdefault(todo.jobs[key].model, set()).add(by)
+    return {
+        m.name: f"{m.name}: {m.address} was asked, and {', '.join(sorted(by))} says it answered"
+        for m, by in others.items()
+    }
 
 
 def run_id(

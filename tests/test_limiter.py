@@ -9,15 +9,33 @@ import pytest
 from align_dsl.engine.limiter import FIRST, Endpoint, Limiter
 
 
-def test_the_limit_grows_by_one_a_round_up_to_its_ceiling() -> None:
+def test_the_limit_doubles_with_each_round_up_to_its_ceiling() -> None:
+    one = Endpoint("a", 100)
+    for limit in (FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST):
+        assert one.limit == limit
+        for _ in range(limit):
+            one.learn("ok", 0)
+    assert one.limit == 100
+
+
+def test_once_it_has_complained_the_limit_grows_by_one_a_round() -> None:
     one = Endpoint("a", 12)
-    assert one.limit == FIRST
-    for _ in range(FIRST + 1):
+    one.learn("busy", 0)
+    assert one.limit == FIRST / 2
+    for _ in range(FIRST // 2 + 1):
         one.learn("ok", 0)
-    assert FIRST + 0.9 < one.limit < FIRST + 1.2
+    assert FIRST / 2 + 0.9 < one.limit < FIRST / 2 + 1.2
     for _ in range(200):
         one.learn("ok", 0)
     assert one.limit == 12
+
+
+def test_what_nobody_answered_is_neither_a_complaint_nor_room_for_more() -> None:
+    one = Endpoint("a", 64)
+    one.learn("unsaid", 0)
+    assert one.limit == FIRST
+    one.learn("ok", 0)
+    assert one.limit == FIRST + 1
 
 
 def test_a_burst_of_complaints_halves_it_once() -> None:
@@ -58,7 +76,7 @@ def test_never_more_in_flight_than_the_limit_and_all_are_served() -> None:
             most = max(most, place.in_flight)
             await asyncio.sleep(0)
             served += 1
-            await limiter.give_back(place, "ok")
+            limiter.give_back(place, "ok")
 
         await asyncio.gather(*(one() for _ in range(200)))
         return most, served
@@ -71,7 +89,7 @@ def test_the_least_loaded_of_several_is_taken_and_the_failed_one_avoided() -> No
         limiter = Limiter.of(["a", "b", "c"], 6)
         taken = [await limiter.take() for _ in range(3)]
         urls = [e.url for e in taken]
-        await limiter.give_back(taken[0], "down")  # `a` rests
+        limiter.give_back(taken[0], "down")  # `a` rests
         urls += [(await limiter.take(avoid="b")).url for _ in range(1)]
         return urls
 
@@ -82,8 +100,8 @@ def test_when_all_rest_the_first_to_wake_is_waited_for() -> None:
     async def main() -> str:
         limiter = Limiter.of(["a", "b"], 2)
         first, second = await limiter.take(), await limiter.take()
-        await limiter.give_back(first, "busy", rest=0.2)
-        await limiter.give_back(second, "busy", rest=0.05)
+        limiter.give_back(first, "busy", rest=0.2)
+        limiter.give_back(second, "busy", rest=0.05)
         async with asyncio.timeout(5):
             return (await limiter.take()).url
 

@@ -12,7 +12,7 @@ from align_dsl.algorithms.pick import pick
 from align_dsl.algorithms.rate_alone import rate_alone
 from align_dsl.algorithms.rate_together import rate_together
 from align_dsl.backends.scripted import scripted
-from align_dsl.engine.execute import ask
+from align_dsl.engine.ask import ask
 from align_dsl.engine.plan import Job
 from align_dsl.errors import BackendError
 from align_dsl.language.program import Model, Step

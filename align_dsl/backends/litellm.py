@@ -28,6 +28,7 @@ class litellm:  # noqa: N801  (named as in YAML)
         # 1 would mean: in the calling thread, unsaved for many answers; the engine keeps the bound
         self.concurrency = max(2, model.concurrency)
         self.engine = Engine(model)
+        self.waits_in_loop = self.engine.own_socket
 
     @cached_property
     def lm(self) -> Any:
@@ -38,7 +39,7 @@ class litellm:  # noqa: N801  (named as in YAML)
         return TypedAdapter(self.model.retries)
 
     def fingerprint(self) -> str:
-        return digest(f"{self.engine.endpoint} {self.model.address}")
+        return digest(f"{' '.join(self.engine.urls)} {self.model.address}")
 
     def probe(self) -> None:
         key = self.model.key
@@ -48,19 +49,16 @@ class litellm:  # noqa: N801  (named as in YAML)
                 "not set\n  = set it, or leave `key:` out where the server wants none"
             )
         if not self.engine.own_socket:
-            if not key and not self.model.endpoint:
+            if not key and not self.model.endpoints:
                 self._look_for_key()
             return
-        parts = urlsplit(self.engine.endpoint)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            socket.create_connection((parts.hostname or "", port), timeout=10).close()
-        except OSError as error:
+        silent = {url: why for url in self.engine.urls if (why := _silence(url))}
+        if len(silent) == len(self.engine.urls):
+            said = "; nor at ".join(f"{url}: {why}" for url, why in silent.items())
             raise BackendError(
-                f"the model `{self.model.name}` cannot be reached at {self.engine.endpoint}: "
-                f"{error.strerror or error}\n"
+                f"the model `{self.model.name}` cannot be reached at {said}\n"
                 "  = start the server, or set `endpoint:` under `models:`"
-            ) from None
+            )
         self.engine.look()
 
     def _look_for_key(self) -> None:
@@ -75,3 +73,14 @@ class litellm:  # noqa: N801  (named as in YAML)
 
     def close(self) -> None:
         self.engine.close()
+
+
+def _silence(url: str) -> str:
+    """Why nobody answers there; empty where somebody does."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=10).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

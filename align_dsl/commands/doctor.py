@@ -66,7 +66,7 @@ def _subjects(
     names: tuple[str, ...], program: Path | None, endpoint: str | None, key: str | None, show: _Text
 ) -> list[Subject]:
     from align_dsl.pipeline import program_file
-    from align_dsl.servers.subject import checked, models_named, subject_of
+    from align_dsl.servers.subject import checked, models_named, subjects_of
 
     file = program_file(program) if program else None
     if endpoint is not None:
@@ -77,7 +77,7 @@ def _subjects(
     else:
         found = list(models_named(names, file))
         changes |= {"endpoint": endpoint} if endpoint is not None else {}
-    return [subject_of(m.model_copy(update=changes)) for m in found]
+    return [s for m in found for s in subjects_of(m.model_copy(update=changes))]
 
 
 async def _answering(endpoint: str | None, key: str | None, show: _Text) -> list[Model]:

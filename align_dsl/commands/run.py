@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,20 +22,23 @@ if TYPE_CHECKING:
     from align_dsl.pipeline import Changes, Outcome
 
 
-def _calls(ctx: click.Context, param: click.Parameter, written: str | None) -> int | None:
-    if written is None:
-        return None
-    text = written.removeprefix("calls=")
-    if not text.isdigit():
-        raise click.BadParameter("write a number of calls, for instance calls=500")
-    return int(text)
+def _budget(ctx: click.Context, param: click.Parameter, written: str | None) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for one in written.split(",") if written is not None else ():
+        name, _, number = one.rpartition("=")
+        if name not in ("calls", "tokens", "") or not number.isdigit():
+            raise click.BadParameter("write calls=N, tokens=N or both, for instance calls=500")
+        found[name or "calls"] = int(number)
+    return found
 
 
 @click.command
 @click.argument("program", type=click.Path(path_type=Path))
 @click.option("--only", multiple=True, metavar="DECIDER", help="Run this decider only; repeatable.")
 @click.option("--limit", type=click.IntRange(min=1), help="Decide the first N cases only.")
-@click.option("--budget", callback=_calls, metavar="calls=N", help="Make no more calls than this.")
+@click.option(
+    "--budget", callback=_budget, metavar="calls=N,tokens=N", help="Ask no more once this is spent."
+)
 @click.option("--max-failures", type=click.IntRange(min=0), help="Exit 3 when more decisions fail.")
 @click.option("--retry-failed", is_flag=True, help="Ask again what failed before.")
 @click.option("--control", is_flag=True, help="Also decide for a wrong attribute, to compare.")
@@ -63,7 +67,8 @@ def command(program: Path, store: Path, as_json: bool, changes: Changes, **optio
             loaded,
             opened,
             selection,
-            budget=options["budget"],
+            budget=options["budget"].get("calls"),
+            tokens=options["budget"].get("tokens"),
             retry_failed=options["retry_failed"],
             progress=watcher,
             stop=stop,
@@ -75,28 +80,42 @@ def command(program: Path, store: Path, as_json: bool, changes: Changes, **optio
 
 @contextmanager
 def _interruptible(stop: Stop) -> Iterator[None]:
-    """The first Ctrl-C ends the run and saves; the second ends the process."""
+    """The first Ctrl-C waits for what is in flight, the second saves what has come and leaves."""
+    from align_dsl.engine.execute import PATIENCE
+
+    times = 0
 
     def interrupt(number: int, frame: object) -> None:
-        if stop.asked:
-            import os
-
+        nonlocal times
+        times += 1
+        if times > 2:  # not even that comes to its end
+            click.echo("\x1b[?25h", err=True, nl=False)  # the bar hides the cursor
             os._exit(128 + number)
+        if stop.asked:
+            raise KeyboardInterrupt
         stop.now("interrupted" if number == signal.SIGINT else "terminated")
-        click.echo("\nstopping: saving what is in flight (again to stop at once)", err=True)
+        said = f"stopping: up to {PATIENCE:g} s for what is in flight (again to stop at once)"
+        click.echo(f"\n{said}", err=True)
 
     before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except KeyboardInterrupt:
+        said = "stopped: what was in flight is lost, all else is saved; to go on"
+        click.echo(f"{said}: {_resume()}", err=True)
+        raise SystemExit(143 if stop.reason == "terminated" else 130) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
+def _resume() -> str:
+    return " ".join(["align-dsl", *sys.argv[1:]])
+
+
 def _leave(outcome: Outcome, stop: Stop, max_failures: int | None) -> None:
     if stop.reason:
-        resume = " ".join(["align-dsl", *sys.argv[1:]])
-        click.echo(f"all answers so far are saved; to go on: {resume}", err=True)
+        click.echo(f"all answers so far are saved; to go on: {_resume()}", err=True)
         if stop.reason == "budget":
             raise BudgetError("the budget is spent")
         raise SystemExit(143 if stop.reason == "terminated" else 130)

@@ -8,7 +8,6 @@ cannot be used. Each is counted. What cannot be had or read is raised as `NoAnsw
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import dspy
 from dspy.lm15 import Config, Request, TextPart
 from dspy.lm15 import Message as LmMessage
 
+from align_dsl.engine.loop import pause
 from align_dsl.engine.prompt import Invalid, Kind, Message, Shape, messages, parse, sayable, schema
 from align_dsl.types import (
     Attribute,
@@ -75,6 +75,7 @@ class Trail:
     completion_tokens: int = 0
     raw: str = ""
     constrained: str = ""
+    avoid: str = ""  # the endpoint that has just failed: another may do better
     notes: dict[str, Any] = field(default_factory=dict)  # what the record keeps beside the answer
     asked: list[tuple[list[Message], dict[str, Any]]] = field(default_factory=list)
 
@@ -115,7 +116,7 @@ class TypedAdapter(dspy.Adapter):
             except NotNow as not_now:
                 if not left:
                     raise NoAnswer(not_now.failure) from None
-                time.sleep(not_now.pause(self.retries - left))
+                pause(not_now.pause(self.retries - left))
             except Invalid as wrong:
                 if shown_mistake or not left:
                     raise NoAnswer(asker.invalid(wrong)) from None

@@ -6,32 +6,32 @@ else. Jobs are claimed before they are asked, so that two processes on one store
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
-
-import dspy
+from typing import Protocol
 
 from align_dsl.backends import Backend
-from align_dsl.engine.adapter import TRAIL, NoAnswer, Trail
+from align_dsl.engine.ask import ask
 from align_dsl.engine.inputs import Inputs
-from align_dsl.engine.lower import encode, lower
-from align_dsl.engine.plan import Job, Plan, Question
-from align_dsl.errors import AlignError, PlanError
+from align_dsl.engine.line import Line, Prefix
+from align_dsl.engine.lower import encode
+from align_dsl.engine.plan import Plan, Question
+from align_dsl.errors import BackendError
 from align_dsl.records.owner import is_dead, owner
 from align_dsl.records.record import Answer
 from align_dsl.registry import ALGORITHMS
-from align_dsl.types import Failure, Rating
+from align_dsl.types import Failure
 
 CLAIM_SECONDS = 60.0  # how long a claim outlives the process that made it
-BATCH = 64  # jobs claimed and answers written together at most
-SAVE_SECONDS = 0.05  # how long an answer may wait to be written
-WARM_FROM = 4  # workers from which on a group is begun with a single question
+BATCH = 64  # jobs claimed and quick answers written together at most
+SAVE_SECONDS = 0.05  # how long a quick answer may wait to be written
+TOGETHER_SECONDS = 0.05  # how long an answer that came over the wire may wait for others
+SILENCE = 24  # requests in a row without any reply, after which a run is given up
+PATIENCE = 10.0  # seconds that what is in flight gets to come in, once it has been said to stop
+LOOK_SECONDS = 0.2  # how often it is looked whether to stop
 
 
 class AnswerStore(Protocol):
@@ -95,14 +95,21 @@ def execute(
     *,
     progress: Progress | None = None,
     budget: int | None = None,
+    tokens: int | None = None,
     stop: Stop | None = None,
 ) -> Answered:
-    """Every answer of the plan that could be had. `budget` bounds the calls of this execution.
+    """Every answer of the plan that could be had. `budget` bounds the calls of this execution,
+    `tokens` what they read and write; what was in flight when they were spent comes on top.
 
     Sets `stop` with the reason "budget" where the budget ends it.
     """
     work = _Work(
-        plan, backends, store, progress or Quiet(), budget, stop if stop is not None else Stop()
+        plan,
+        backends,
+        store,
+        progress or Quiet(),
+        (budget, tokens),
+        stop if stop is not None else Stop(),
     )
     return work.run()
 
@@ -114,15 +121,17 @@ class _Work:
         backends: Mapping[str, Backend],
         store: AnswerStore,
         progress: Progress,
-        budget: int | None,
+        budget: tuple[int | None, int | None],
         stop: Stop,
     ) -> None:
         self.plan, self.backends, self.store = plan, backends, store
-        self.progress, self.budget, self.stop = progress, budget, stop
+        self.progress, self.stop = progress, stop
+        self.most_calls, self.most_tokens = budget
         self.owner = owner()
         self.answers: dict[str, Answer] = {}
         self.asked: set[str] = set()
-        self.calls = 0
+        self.calls = self.tokens = 0
+        self.silent: list[Answer] = []  # the last in a row to which nobody answered
         self.renewed = time.monotonic()
 
     def run(self) -> Answered:
@@ -181,7 +190,7 @@ class _Work:
         self._ask_inline(self._claimed(inline, elsewhere))
         if pooled and not self.stop.asked:
             # neighbours share the beginning of their prompts, which servers keep
-            pooled.sort(key=self._prefix)
+            pooled.sort(key=self.prefix)
             self._ask_pooled(self._claimed(pooled, elsewhere), pooled)
 
     def _claimed(self, keys: list[str], elsewhere: list[str]) -> Iterator[str]:
@@ -193,7 +202,7 @@ class _Work:
             elsewhere += [k for k in chunk if k not in won]
             yield from (k for k in chunk if k in won)
 
-    def _prefix(self, key: str) -> tuple[str, str, str]:
+    def prefix(self, key: str) -> Prefix:
         job = self.plan.jobs[key]
         attribute = job.inputs.get("attribute")
         return job.model.name, job.step.name, getattr(attribute, "name", "")
@@ -202,9 +211,9 @@ class _Work:
         waiting: list[Answer] = []
         saved = time.monotonic()
         try:
-            while not self._may_not_ask() and (key := next(keys, None)) is not None:
-                waiting.append(self._ask(key))
-                self.calls += waiting[-1].calls
+            while self.may_ask() and (key := next(keys, None)) is not None:
+                waiting.append(self.ask(key))
+                self.spent(waiting[-1])
                 # quick answers are saved together, slow ones each at once
                 if len(waiting) >= BATCH or time.monotonic() - saved > SAVE_SECONDS:
                     self._keep(waiting)
@@ -213,37 +222,75 @@ class _Work:
             self._keep(waiting)
 
     def _ask_pooled(self, keys: Iterator[str], known: Sequence[str]) -> None:
-        """Threads ask, this one saves: each takes the next key as soon as it is free."""
+        """The loop asks, this thread saves."""
         workers = min(len(known), max(self._backend(k).concurrency for k in known))
         heard: SimpleQueue[Answer | BaseException | None] = SimpleQueue()
-        line = _Line(keys, self, workers)
-        threads = [
-            threading.Thread(target=line.work, args=(heard,), name=f"job-{i}", daemon=True)
-            for i in range(workers)
-        ]
-        for thread in threads:
-            thread.start()
-        working = workers
-        while working:
-            come = _all_of(heard)
-            self._keep([a for a in come if isinstance(a, Answer)])
-            working -= come.count(None)
-            for wrong in come:
-                if isinstance(wrong, BaseException):
-                    self.stop.now("failed")
-                    raise wrong
+        line = Line(keys, self, workers, heard.put)
+        line.begin()
+        try:
+            stopped, saved = None, 0.0
+            while workers:
+                come = _all_of(heard, saved + TOGETHER_SECONDS)
+                saved = time.monotonic()
+                self._keep(self._sifted([a for a in come if isinstance(a, Answer)]))
+                workers -= come.count(None)
+                for wrong in come:
+                    if isinstance(wrong, BaseException):
+                        raise wrong
+                if self.stop.asked:
+                    stopped = stopped or time.monotonic()
+                    if time.monotonic() - stopped > PATIENCE:
+                        line.let_go()
+        except BaseException:
+            self.stop.now("failed")
+            line.let_go()
+            come = _waiting(heard)
+            self._keep([a for a in come if isinstance(a, Answer) and not _is_silence(a)])
+            raise
+        self._keep(self.silent)
 
-    def _may_not_ask(self, running: int = 0) -> bool:
-        if self.budget is not None and self.calls + running >= self.budget:
-            if not running:
+    def _sifted(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Answers to be kept. Those that never came are kept once another has come: of a server
+        that has gone, nothing is to be known but that."""
+        kept: list[Answer] = []
+        for answer in answers:
+            self.silent.append(answer)
+            if not _is_silence(answer):
+                kept += self.silent
+                self.silent = []
+        requests = sum(max(1, a.calls) for a in self.silent)
+        if requests >= max(SILENCE, 2 * max(b.concurrency for b in self.backends.values())):
+            last = self.silent[-1]
+            name, why = self.plan.jobs[last.key].model.name, last.failure
+            said = f"the model `{name}` answers no more: {why.message if why else ''}"
+            hint = "see to its server; all answers so far are saved, and the same command goes on"
+            raise BackendError(f"{said}\n  = {hint}")
+        return kept
+
+    def may_ask(self, in_flight: int = 0) -> bool:
+        calls, tokens = self.most_calls, self.most_tokens
+        if (calls is not None and self.calls + in_flight >= calls) or (
+            tokens is not None and self.tokens >= tokens
+        ):
+            if not in_flight:
                 self.stop.now("budget")
-            return True
-        return self.stop.asked
+            return False
+        return not self.stop.asked
+
+    def spent(self, answer: Answer) -> None:
+        self.calls += answer.calls
+        self.tokens += answer.prompt_tokens + answer.completion_tokens
 
     def _backend(self, key: str) -> Backend:
         return self.backends[self.plan.jobs[key].model.name]
 
-    def _ask(self, key: str) -> Answer:
+    def blocks(self, key: str) -> bool:
+        """Whether asking may keep a thread waiting for something other than our wire."""
+        job = self.plan.jobs[key]
+        shipped = ALGORITHMS.shipped(job.step.algorithm.name)
+        return not (shipped and getattr(self._backend(key), "waits_in_loop", False))
+
+    def ask(self, key: str) -> Answer:
         job = self.plan.jobs[key]
         return ask(job, self.inputs.of(job), self._backend(key))
 
@@ -263,117 +310,30 @@ class _Work:
             self.renewed = time.monotonic()
 
 
-def _all_of(heard: SimpleQueue[Answer | BaseException | None]) -> list[object]:
-    """Whatever has come, at least one thing: answers that come together are saved together."""
-    come: list[object] = []
-    while True:
-        try:
-            come.append(heard.get(timeout=None if not come else 0))
-        except Empty:
-            return come
-        if len(come) >= BATCH:
-            return come
-
-
-class _Line:
-    """Where the threads of a pool queue up for keys."""
-
-    def __init__(self, keys: Iterator[str], work: _Work, workers: int) -> None:
-        self.keys, self.of, self.workers = keys, work, workers
-        self.lock = threading.Lock()
-        self.in_flight = 0
-        self.prefix: tuple[str, str, str] | None = None
-
-    def work(self, heard: SimpleQueue[Answer | BaseException | None]) -> None:
-        try:
-            while (key := self._next(heard)) is not None:
-                self._done(self.of._ask(key), heard)
-        except BaseException as error:
-            heard.put(error)
-        finally:
-            heard.put(None)
-
-    def _next(self, heard: SimpleQueue[Answer | BaseException | None]) -> str | None:
-        """The next key to ask. The first of a group is asked while the others wait here, so that
-
-        the server has read what the group has in common before it is asked for many at once.
-        """
-        with self.lock:
-            while not self.of._may_not_ask(self.in_flight):
-                key = next(self.keys, None)
-                if key is None:
-                    return None
-                prefix = self.of._prefix(key)
-                if prefix == self.prefix or self.workers < WARM_FROM:
-                    self.in_flight += 1
-                    return key
-                self.prefix = prefix
-                answer = self.of._ask(key)
-                self.of.calls += answer.calls
-                heard.put(answer)
-            return None
-
-    def _done(self, answer: Answer, heard: SimpleQueue[Answer | BaseException | None]) -> None:
-        with self.lock:
-            self.in_flight -= 1
-            self.of.calls += answer.calls
-        heard.put(answer)
-
-
-def ask(job: Job, inputs: dict[str, Any] | Failure, backend: Backend) -> Answer:
-    """Run one algorithm once. Whatever goes wrong with the model becomes part of the answer."""
-    if isinstance(inputs, Failure):
-        return Answer(key=job.key, failure=inputs)
-    trail = Trail(seed=int(job.key[:7], 16))
-    token = TRAIL.set(trail)
-    started = time.perf_counter()
-    output, failure = None, None
-    try:
-        # opened per job: DSPy's context does not cross into threads of a pool
-        with dspy.context(
-            lm=backend.lm, adapter=backend.adapter, disable_history=True, max_trace_size=0
-        ):
-            output = _within(lower(job.step)(**inputs), job)
-    except NoAnswer as no:
-        failure = no.failure
-    except AlignError:
-        raise
-    except Exception as error:
-        if ALGORITHMS.shipped(job.step.algorithm.name):
-            raise
-        raise PlanError(_blame(job, error)) from error
-    finally:
-        with contextlib.suppress(ValueError):
-            TRAIL.reset(token)
-    return Answer(
-        key=job.key,
-        output=output,
-        failure=failure,
-        raw=trail.raw,
-        calls=trail.calls,
-        retries=trail.retries,
-        prompt_tokens=trail.prompt_tokens,
-        completion_tokens=trail.completion_tokens,
-        seconds=round(time.perf_counter() - started, 6),
-        constrained=trail.constrained,
-        notes=trail.notes,
+def _is_silence(answer: Answer) -> bool:
+    """Whether nobody replied at all; what a server says with a status of 500 is kept as it came."""
+    failure = answer.failure
+    return (
+        failure is not None
+        and failure.status in ("timeout", "unreachable")
+        and not failure.raw
+        and answer.calls > 0
     )
 
 
-def _within(output: Any, job: Job) -> Any:
-    """An algorithm's output as it is stored, if its ratings are ratings."""
-    for one in output if isinstance(output, tuple) else ():
-        if isinstance(one, Rating) and not -1e-9 <= one.value <= 1 + 1e-9:
-            name = job.step.algorithm.name
-            message = f"the algorithm `{name}` gave the rating {one.value:g}, not one from 0 to 1"
-            raise NoAnswer(Failure(status="invalid", message=message))
-    return encode(output)
+def _all_of(heard: SimpleQueue[Answer | BaseException | None], until: float) -> list[object]:
+    """What has come; answers that come quickly are saved together. Nothing, now and then."""
+    try:
+        come: list[object] = [heard.get(timeout=LOOK_SECONDS)]
+    except Empty:
+        return []
+    if come[0] is not None:
+        time.sleep(max(0.0, until - time.monotonic()))
+    return [*come, *_waiting(heard)]
 
 
-def _blame(job: Job, error: Exception) -> str:
-    """What went wrong in somebody else's algorithm, and where."""
-    name = job.step.algorithm.name
-    file = str(ALGORITHMS.place(name).path)
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
-    said = f"the algorithm `{name}` failed: {type(error).__name__}: {error}"
-    return f"{said}\n --> {file}" + (f":{lines[-1]}" if lines else "")
+def _waiting(heard: SimpleQueue[Answer | BaseException | None]) -> list[object]:
+    come: list[object] = []
+    while not heard.empty():  # nobody else takes from it
+        come.append(heard.get())
+    return come

@@ -1,17 +1,21 @@
 """How many requests a server gets at once, and which of several servers gets the next one.
 
-The limit of an endpoint grows by one for each full round of good answers and halves when it says
-that it is busy (429, 503) or stays silent. An endpoint that fails rests for a while, longer each
-time; requests go to the awake endpoint with the fewest in flight.
+The limit of an endpoint doubles with each full round of good answers until it first complains, and
+from then on grows by one. It halves when it says that it is busy (429, 503) or stays silent. An
+endpoint that fails rests for a while, longer each time; requests go to the awake endpoint with the
+fewest in flight.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+from align_dsl.engine.quirks import PLAIN, Dialect
 
 FIRST = 8  # requests at once before anything is known of a server
 LONGEST_REST = 30.0  # seconds
@@ -31,9 +35,17 @@ class Endpoint:
     rests_until: float = 0.0
     failed_in_a_row: int = 0
     shrunk_at: float = float("-inf")
+    dialect: Dialect = PLAIN
+    window: int | None = None  # the longest context its model has, where it tells
+    loading_since: float | None = None  # since when it has said so
+    context: int = 0  # the longest that was asked for: Ollama loads a model anew for another
 
     def __post_init__(self) -> None:
         self.limit = float(min(FIRST, self.ceiling))
+
+    @property
+    def has_complained(self) -> bool:
+        return self.shrunk_at > float("-inf")
 
     def has_room(self, now: float) -> bool:
         return self.in_flight < int(self.limit) and now >= self.rests_until
@@ -41,7 +53,9 @@ class Endpoint:
     def learn(self, how: How, now: float, rest: float | None = None) -> None:
         if how == "ok":
             self.failed_in_a_row = 0
-            self.limit = min(float(self.ceiling), self.limit + 1 / self.limit)
+            # by one a round from the first, 128 at once would come after 8,000 answers
+            more = 1 / self.limit if self.has_complained else 1.0
+            self.limit = min(float(self.ceiling), self.limit + more)
         if how in ("ok", "unsaid"):
             return
         if now - self.shrunk_at > ONE_BURST:
@@ -55,11 +69,11 @@ class Endpoint:
 
 @dataclass(slots=True)
 class Limiter:
-    """The endpoints of one model. Lives on one event loop."""
+    """The endpoints of one model. Lives on one event loop, so it needs no lock."""
 
     endpoints: Sequence[Endpoint]
     clock: Callable[[], float] = time.monotonic
-    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     @classmethod
     def of(cls, urls: Sequence[str], ceiling: int) -> Limiter:
@@ -68,25 +82,40 @@ class Limiter:
 
     async def take(self, avoid: str = "") -> Endpoint:
         """Wait for a place, and take it. A retry avoids the endpoint that has just failed it."""
-        async with self._changed:
-            while True:
-                now = self.clock()
-                free = [e for e in self.endpoints if e.has_room(now)]
-                if free:
-                    best = min(free, key=lambda e: (e.url == avoid, e.in_flight))
-                    best.in_flight += 1
-                    return best
-                resting = [e.rests_until - now for e in self.endpoints if e.rests_until > now]
-                try:
-                    async with asyncio.timeout(min(resting) if resting else None):
-                        await self._changed.wait()
-                except TimeoutError:
-                    pass
+        while True:
+            now = self.clock()
+            free = [e for e in self.endpoints if e.has_room(now)]
+            if free:
+                best = min(free, key=lambda e: (e.url == avoid, e.in_flight))
+                best.in_flight += 1
+                return best
+            resting = [e.rests_until - now for e in self.endpoints if e.rests_until > now]
+            await self._room(min(resting) if resting else None)
 
-    async def give_back(self, endpoint: Endpoint, how: How, rest: float | None = None) -> None:
+    def give_back(self, endpoint: Endpoint, how: How, rest: float | None = None) -> None:
         if how == "down" and len(self.endpoints) == 1:
             how = "busy"  # nobody else could be asked meanwhile; each job has its own patience
-        async with self._changed:
-            endpoint.in_flight -= 1
-            endpoint.learn(how, self.clock(), rest)
-            self._changed.notify_all()
+        endpoint.in_flight -= 1
+        endpoint.learn(how, self.clock(), rest)
+        self._wake(2)  # the place given back, and the one that the limit may have grown by
+
+    async def _room(self, seconds: float | None) -> None:
+        """Wait until there may be room."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(woken)
+        try:
+            async with asyncio.timeout(seconds):
+                await woken
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            if woken.done():
+                self._wake(1)  # it was meant for us
+            raise
+
+    def _wake(self, n: int) -> None:
+        while n and self._waiting:
+            woken = self._waiting.popleft()
+            if not woken.done():
+                woken.set_result(None)
+                n -= 1

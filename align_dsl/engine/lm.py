@@ -1,17 +1,15 @@
-"""An engine for `dspy.LM(engine=...)`: a question -> one HTTP request -> what the model said.
+"""An engine for `dspy.LM(engine=...)`: a question -> one request -> what the model said.
 
-litellm decides what the request looks like for a provider; for servers that people run themselves
-one shared event loop sends it, at a twentieth of the cost of sending it through litellm. All other
-providers go through `litellm.completion` whole. What goes wrong is told apart: `NotNow` may be
-asked again, `NoAnswer` may not. Keys appear in neither.
+Servers that people run themselves are sent requests by our own `Wire`; all other providers go
+through `litellm.completion` whole. What goes wrong is told apart: `NotNow` may be asked again,
+`NoAnswer` may not. Keys appear in neither.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
-import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,20 +21,19 @@ from align_dsl.engine.adapter import TRAIL, NoAnswer, NotNow, Said, Trail
 from align_dsl.engine.expected import INSTEAD, Token, Weigher
 from align_dsl.engine.expected import tokens as tokens_of
 from align_dsl.engine.grammar import grammar, one_of
-from align_dsl.engine.limiter import How, Limiter
-from align_dsl.engine.loop import Loop
+from align_dsl.engine.loop import pause
 from align_dsl.engine.mapping import (
     Extra,
     Parameters,
     format_as,
     format_of,
     takes_seed,
-    template,
     whole_litellm,
 )
-from align_dsl.engine.prompt import Message, Shape, sayable, tokens, written
-from align_dsl.engine.quirks import OLLAMA, PLAIN, TOO_LONG, VLLM, Dialect, dialect
-from align_dsl.engine.reply import Complaint, Heard, Reply, header_of, plain, read, seconds_of
+from align_dsl.engine.prompt import Message, Shape, sayable, written
+from align_dsl.engine.quirks import PLAIN, Dialect
+from align_dsl.engine.reply import Complaint, Heard, header_of, plain, read, seconds_of
+from align_dsl.engine.wire import BUSY, Wire
 from align_dsl.errors import BackendError
 from align_dsl.language.program import Model
 from align_dsl.types import Failure, ScaleWeights
@@ -50,10 +47,8 @@ DEFAULT_ENDPOINTS = {
     "llamafile": "http://localhost:8080/v1",
     "lm_studio": "http://localhost:1234/v1",
 }
-BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-TOO_MUCH = frozenset({408, 429, 503, 504})  # of these it is said: fewer at once
-CONNECT_SECONDS = 10
-IDLE_SECONDS = 4  # uvicorn, and so vLLM, hangs up after 5: do not send on a line about to go dead
+
+Asking = Callable[[Dialect | None], Parameters]
 
 
 class Engine:
@@ -67,31 +62,29 @@ class Engine:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.provider, _, self.name = model.address.partition("/")
-        self.endpoint = (model.endpoint or DEFAULT_ENDPOINTS.get(self.provider, "")).rstrip("/")
-        if urlsplit(self.endpoint).username is not None:
-            raise BackendError(
-                f"the endpoint of the model `{model.name}` holds a user name\n"
-                "  = put the key into an environment variable, and the variable's name under `key:`"
-            )
-        self.own_socket = self.provider in SELF_HOSTED and bool(self.endpoint)
-        self._slots = threading.BoundedSemaphore(model.concurrency)
-        self._limiter = Limiter.of([self.endpoint], model.concurrency)
-        self._session: Any = None
+        self.urls = _urls(model, self.provider)
+        self.own_socket = self.provider in SELF_HOSTED and bool(self.urls)
         self._closed = False
-        self.dialect = {"hosted_vllm": VLLM, "ollama_chat": OLLAMA}.get(self.provider, PLAIN)
+        # where litellm answers whole, it is held to so many at once here
+        self._slots = threading.BoundedSemaphore(model.concurrency)
         self._weigher: Weigher | None = None
+        self.wire: Wire | None = None
+        if self.own_socket:
+            self.wire = Wire(model, self.provider, self.name, self.urls, self._key, self.scrubbed)
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the server is talked to, or the first of several."""
+        return PLAIN if self.wire is None else self.wire.endpoints[0].dialect
 
     def look(self) -> None:
-        """Learn what kind of server answers. One that does not say is taken at its protocol's word.
-
-        Where nobody looks, it is learnt from the first reply.
-        """
-        if self.own_socket and self.dialect is PLAIN:
-            self.dialect = Loop.shared().do(self._listed(f"{self.endpoint}/models"))
+        """Learn what kind of servers answer."""
+        if self.wire is not None:
+            self.wire.look()
 
     def weigh(self, said: list[Message], shape: Shape, trail: Trail) -> ScaleWeights:
         """How probable each number of the scale is. Raises NotNow or NoAnswer."""
-        if not self.own_socket:
+        if self.wire is None:
             message = f"`rating: expected` is for servers that one runs oneself; {INSTEAD}"
             raise NoAnswer(Failure(status="refused", message=message))
         if self._weigher is None:
@@ -99,15 +92,19 @@ class Engine:
             self._weigher = Weigher(self.dialect.masked)
 
         def tell(allowed: tuple[str, ...], most: int) -> tuple[Token, ...]:
-            told: Extra = (("logprobs", True), ("top_logprobs", self.dialect.top))
-            if self.dialect.grammar:
-                held = b"", (("grammar", one_of(allowed)), *told)
-            else:
+            def asking(dialect: Dialect | None) -> Parameters:
+                assert dialect is not None
+                told: Extra = (("logprobs", True), ("top_logprobs", dialect.top))
+                if dialect.grammar:
+                    return self._parameters(0, most, b"", (*dialect.held(one_of(allowed)), *told))
                 enum = {"enum": [orjson.loads(n) for n in allowed]}
-                held = format_as({"name": "answer", "schema": enum, "strict": True}), told
-            return tokens_of(self._heard(said, held[0], trail, None, 0, most, held[1]).logprobs)
+                held = format_as({"name": "answer", "schema": enum, "strict": True})
+                return self._parameters(0, most, held, told)
 
-        trail.constrained = self._constraint(self.dialect.grammar)
+            heard, dialect = self._heard(said, asking, trail, None)
+            trail.constrained = self._constraint(dialect)
+            return tokens_of(heard.logprobs)
+
         found = self._weigher.weigh(written(shape.scale), tell)
         trail.notes.setdefault("expected", []).append(found.note())
         return found.weights
@@ -116,17 +113,26 @@ class Engine:
         self, said: list[Message], shape: Shape, trail: Trail, temperature: float | None = None
     ) -> Said:
         """One request for an answer of this shape. Raises NotNow or NoAnswer."""
-        rules = grammar(shape) if self.dialect.grammar else None
-        format_ = format_of(shape) if rules is None else b""
-        extra: Extra = () if rules is None else (("grammar", rules),)
+
+        def asking(dialect: Dialect | None) -> Parameters:
+            if dialect and dialect.grammar and (rules := grammar(shape, dialect.escapes)):
+                return self._parameters(temperature, None, b"", dialect.held(rules))
+            return self._parameters(temperature, None, format_of(shape))
+
         if (self.model.temperature if temperature is None else temperature) > 0:
             trail.notes["seed"] = trail.seed
-        heard = self._heard(said, format_, trail, trail.seed, temperature, None, extra)
-        trail.constrained = self._constraint(rules is not None)
+        heard, dialect = self._heard(said, asking, trail, trail.seed)
+        trail.constrained = self._constraint(dialect if grammar(shape) else None)
         return Said(heard.text, heard.finish == "length")
 
-    def _constraint(self, by_grammar: bool) -> str:
-        if by_grammar:
+    def _parameters(
+        self, temperature: float | None, most: int | None, format_: bytes, extra: Extra = ()
+    ) -> Parameters:
+        warmth = self.model.temperature if temperature is None else temperature
+        return Parameters(warmth, most or self.model.max_tokens, format_, extra)
+
+    def _constraint(self, dialect: Dialect | None) -> str:
+        if dialect is not None and dialect.grammar:
             return "grammar"
         return "format" if self.provider == "ollama_chat" else "json_schema"
 
@@ -137,57 +143,43 @@ class Engine:
         said = [{"role": "system", "content": request.system}] if request.system else []
         said += [{"role": m.role, "content": m.text} for m in request.messages]
         format_ = format_as(config.response_format)
+        asked = self._parameters(config.temperature, config.max_tokens, format_)
         for times in range(self.model.retries + 1):
             try:
-                heard = self._heard(
-                    said, format_, trail, config.seed, config.temperature, config.max_tokens
-                )
+                heard, _ = self._heard(said, lambda _: asked, trail, config.seed)
                 return self._response(heard)
             except NotNow as not_now:
                 if times == self.model.retries:
                     raise NoAnswer(not_now.failure) from None
                 trail.retries += 1
-                time.sleep(not_now.pause(times))
+                pause(not_now.pause(times))
         raise AssertionError("the last try answers or raises")
 
     def close(self) -> None:
         """End what is in flight, and the connections."""
         self._closed = True
-        if self._session is not None:
-            session, self._session = self._session, None
-            Loop.shared().do(_ended(session))
+        if self.wire is not None:
+            self.wire.close()
 
     def _heard(
-        self,
-        said: list[Message],
-        format_: bytes,
-        trail: Trail,
-        seed: int | None,
-        temperature: float | None,
-        max_tokens: int | None,
-        extra: Extra = (),
-    ) -> Heard:
+        self, said: list[Message], asking: Asking, trail: Trail, seed: int | None
+    ) -> tuple[Heard, Dialect | None]:
         if self._closed:
             raise NoAnswer(Failure(status="unreachable", message="the model has been closed"))
-        parameters = Parameters(
-            self.model.temperature if temperature is None else temperature,
-            max_tokens or self.model.max_tokens,
-            format_,
-            extra,
-        )
+        dialect: Dialect | None = None
         try:
-            with self._slots:
-                trail.calls += 1
-                if self.own_socket:
-                    heard = self._by_ourselves(said, parameters, seed)
-                else:
-                    heard = self._by_litellm(said, parameters, seed)
+            if self.wire is not None:
+                heard, dialect = self.wire.ask(said, asking, trail, seed)
+            else:
+                with self._slots:
+                    trail.calls += 1
+                    heard = self._by_litellm(said, asking(None), seed)
         except orjson.JSONEncodeError:  # half a character has no bytes
             message = "the question holds text that is not valid Unicode, which nobody can be sent"
             raise NoAnswer(Failure(status="refused", message=message)) from None
         trail.prompt_tokens += heard.prompt_tokens
         trail.completion_tokens += heard.completion_tokens
-        return heard
+        return heard, dialect
 
     def _response(self, heard: Heard) -> Any:
         return Response(
@@ -197,124 +189,6 @@ class Engine:
             finish_reason="length" if heard.finish == "length" else "stop",
             usage=Usage(input_tokens=heard.prompt_tokens, output_tokens=heard.completion_tokens),
         )
-
-    # --- servers that people run themselves --------------------------------------------------
-
-    def _by_ourselves(self, said: list[Message], parameters: Parameters, seed: int | None) -> Heard:
-        url, body = self.wire(said, parameters, seed)
-        reply = Loop.shared().do(self._in_turn(url, body))
-        if self.dialect is PLAIN and reply.server:
-            self.dialect = dialect({}, reply.server)
-        text = self.scrubbed(reply.body.decode("utf-8", "replace"))
-        if reply.status != 200:
-            raise self._refusal(reply, text)
-        try:
-            return read(orjson.loads(reply.body), self.scrubbed)
-        except Complaint as complaint:
-            message = f"{self.endpoint} answered with an error: {str(complaint)[:300]}"
-            raise NotNow(Failure(status="refused", message=message, raw=text)) from None
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            message = f"{self.endpoint} sent something that is no answer: {text[:200]}"
-            raise NotNow(Failure(status="invalid", message=message, raw=text)) from None
-
-    def wire(
-        self, said: list[Message], parameters: Parameters, seed: int | None
-    ) -> tuple[str, bytes]:
-        """URL and body, as litellm itself would send them; and what only this server knows."""
-        url, body = template(self.provider, self.name, self.endpoint, parameters)(said)
-        if parameters.extra:
-            body = {**body, **dict(parameters.extra)}
-        if self.provider == "ollama_chat":
-            context = self.model.context or _context(said, parameters.max_tokens)
-            body["options"] = {**body["options"], "num_ctx": context}
-            if seed is not None:
-                body["options"]["seed"] = seed
-            body["think"] = False
-            body["keep_alive"] = self.model.keep_alive or "5m"
-        elif seed is not None:
-            body["seed"] = seed
-        return url, orjson.dumps(body)
-
-    async def _in_turn(self, url: str, body: bytes) -> Reply:
-        """Send when the server has room, and learn from how it went how much room it has."""
-        place = await self._limiter.take()
-        how: How = "unsaid"
-        rest = None
-        try:
-            reply = await self._post(url, body)
-            if reply.status in TOO_MUCH:
-                how, rest = "busy", reply.retry_after
-            elif reply.status < 500:
-                how = "ok"
-            return reply
-        except NotNow as not_now:
-            how = "busy" if not_now.failure.status == "timeout" else "down"
-            raise
-        finally:
-            await self._limiter.give_back(place, how, rest)
-
-    async def _post(self, url: str, body: bytes) -> Reply:
-        import aiohttp
-
-        if self._session is None:
-            self._session = self._connected()
-        try:
-            # redirects could carry a key elsewhere
-            async with self._session.post(url, data=body, allow_redirects=False) as response:
-                raw = await response.read()
-                later = seconds_of(response.headers.get("Retry-After"))
-                return Reply(response.status, raw, later, response.headers.get("Server", ""))
-        except aiohttp.ClientConnectorError as error:
-            wrong = f"{self.endpoint} cannot be reached: {error}"
-        except aiohttp.ConnectionTimeoutError:
-            wrong = f"{self.endpoint} cannot be reached within {CONNECT_SECONDS} s"
-        except TimeoutError:
-            message = f"no answer within {self.model.timeout:g} s from {self.endpoint}"
-            raise NotNow(Failure(status="timeout", message=message)) from None
-        except (aiohttp.ClientError, OSError) as error:
-            wrong = f"{self.endpoint} hung up before its answer was complete: {error}"
-        raise NotNow(Failure(status="unreachable", message=self.scrubbed(wrong)))
-
-    async def _listed(self, url: str) -> Dialect:
-        """What the list of models says of its server, if there is one."""
-        import aiohttp
-
-        if self._session is None:
-            self._session = self._connected()
-        try:
-            soon = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
-            async with self._session.get(url, allow_redirects=False, timeout=soon) as response:
-                listed = orjson.loads(await response.read())
-                return dialect(listed, response.headers.get("Server", ""))
-        except (aiohttp.ClientError, OSError, ValueError):  # TimeoutError is an OSError
-            return PLAIN
-
-    def _connected(self) -> Any:
-        import aiohttp
-
-        headers = {"Content-Type": "application/json"}
-        if key := self._key():
-            headers["Authorization"] = f"Bearer {key}"
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
-            headers=headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=self.model.timeout, sock_connect=CONNECT_SECONDS),
-        )
-
-    def _refusal(self, reply: Reply, text: str) -> Exception:
-        message = f"{self.endpoint} answered {reply.status}: {text[:300]}"
-        if reply.status in BUSY:
-            return NotNow(
-                Failure(status="unreachable", message=message, raw=text), reply.retry_after
-            )
-        if any(mark in text for mark in TOO_LONG):
-            return NoAnswer(Failure(status="truncated", message=message, raw=text))
-        if 300 <= reply.status < 400:
-            message = f"{self.endpoint} answered {reply.status}: redirects are not followed"
-        elif reply.status == 404 and self.provider != "ollama_chat":
-            message += " (an endpoint of this kind often ends in `/v1`)"
-        return NoAnswer(Failure(status="refused", message=message, raw=text))
 
     # --- everybody else ----------------------------------------------------------------------
 
@@ -330,7 +204,7 @@ class Engine:
                 max_tokens=parameters.max_tokens,
                 seed=seed if takes_seed(self.model.address) else None,
                 timeout=self.model.timeout,
-                api_base=self.endpoint or None,
+                api_base=self.urls[0] if self.urls else None,
                 api_key=self._key() or None,
                 max_retries=0,
                 num_retries=0,
@@ -365,12 +239,12 @@ class Engine:
         return sayable(text)
 
 
-def _context(said: list[Message], max_tokens: int) -> int:
-    """A context window that holds prompt and answer, in steps so that Ollama need not reload."""
-    need = sum(tokens(m["content"]) for m in said) * 1.3 + max_tokens + 64
-    return int(2048 * -(-need // 2048))
-
-
-async def _ended(session: Any) -> None:
-    await session.close()
-    await asyncio.sleep(0)  # a turn of the loop, in which the transports end
+def _urls(model: Model, provider: str) -> tuple[str, ...]:
+    own = DEFAULT_ENDPOINTS.get(provider)
+    urls = model.endpoints or ((own,) if own else ())
+    if any(urlsplit(url).username is not None for url in urls):
+        raise BackendError(
+            f"the endpoint of the model `{model.name}` holds a user name\n"
+            "  = put the key into an environment variable, and the variable's name under `key:`"
+        )
+    return tuple(url.rstrip("/") for url in urls)

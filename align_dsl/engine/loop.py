@@ -1,12 +1,26 @@
-"""One event loop in one thread, for all requests of the process."""
+"""One event loop in one thread, for all requests of the process.
+
+Algorithms are plain code that waits for answers. In a thread of its own each such wait would cost
+two turns of Python's lock, more than everything else that is done for a request. So plain code may
+also run in the loop itself, as a `Strand`: where it waits, it steps aside, and others go on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+T = TypeVar("T")
+
+
+class Strand(greenlet):
+    """Plain code that runs in the loop and steps aside where it waits."""
 
 
 class Loop:
@@ -29,7 +43,13 @@ class Loop:
             return cls._shared
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run something in the loop and wait for it. Threads that come together wake it once."""
+        """Run something in the loop and wait for it, in a thread or as a strand.
+
+        Threads that come together wake the loop once.
+        """
+        here = getcurrent()
+        if isinstance(here, Strand) and here.parent is not None:
+            return here.parent.switch(work)
         outcome = _Outcome()
         self._waiting.append((work, outcome))
         if not self._woken:
@@ -48,6 +68,55 @@ class Loop:
             work, outcome = self._waiting.popleft()
             outcome.task = self.loop.create_task(work)
             outcome.task.add_done_callback(outcome.finish)
+
+
+async def as_strand(work: Callable[[], T]) -> T:
+    """Run plain code in the loop, and in its stead await what it waits for."""
+    strand = Strand(work)
+    wanted = strand.switch()
+    while not strand.dead:
+        try:
+            come = await wanted
+        except BaseException as error:
+            wanted = strand.throw(error)
+        else:
+            wanted = strand.switch(come)
+    result: T = wanted
+    return result
+
+
+async def as_thread(work: Callable[[], T]) -> T:
+    """Run code that may block in a thread of its own, which nobody has to wait for at the end."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            come = work()
+        except BaseException as error:
+            loop.call_soon_threadsafe(_settle, future, None, error)
+        else:
+            loop.call_soon_threadsafe(_settle, future, come, None)
+
+    threading.Thread(target=run, name="job", daemon=True).start()
+    return await future
+
+
+def _settle(future: asyncio.Future[Any], come: Any, error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(come)
+
+
+def pause(seconds: float) -> None:
+    """Wait, letting others go on."""
+    if isinstance(getcurrent(), Strand):
+        Loop.shared().do(asyncio.sleep(seconds))
+    else:
+        time.sleep(seconds)
 
 
 class _Outcome:

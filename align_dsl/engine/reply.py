@@ -33,6 +33,7 @@ class Heard:
     prompt_tokens: int
     completion_tokens: int
     logprobs: Any = None  # as they came
+    by: str = ""  # the model that answered, as the server calls it
 
 
 class Complaint(Exception):
@@ -66,7 +67,15 @@ def read(data: Any, scrubbed: Callable[[str], str]) -> Heard:
     if finish == "content_filter":
         said = "the provider's content filter ended the answer"
         raise NoAnswer(Failure(status="refused", message=said, raw=text))
-    return Heard(text, finish, _count(counts[0]), _count(counts[1]), logprobs)
+    by = data.get("model")
+    return Heard(
+        text,
+        finish,
+        _count(counts[0]),
+        _count(counts[1]),
+        logprobs,
+        scrubbed(by)[:200] if isinstance(by, str) else "",
+    )
 
 
 def plain(answer: Any) -> dict[str, Any]:

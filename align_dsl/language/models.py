@@ -73,6 +73,8 @@ def resolve_model(
         found.error(span, f"`{use}` does not say which", f"for instance `{backend}:PATH`")
     if one:
         options_given = one.model_dump(exclude={"use"}, exclude_none=True)
+        if isinstance(one.endpoint, list):
+            options_given["endpoint"] = tuple(one.endpoint)
         model = model.model_copy(update=options_given)
     return model
 

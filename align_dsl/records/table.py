@@ -62,7 +62,8 @@ def table(
         mine = [r for r in results if (r.decider, r.model) == (decider, model)]
         accuracies = [r for r in mine if r.metric == "accuracy"]
         made.add_row(Text(visible(decider), style="bold"))
-        on = visible((notes or {}).get(model) or model)
+        note = (notes or {}).get(model, "")
+        on = visible(note if 0 < len(note) < 28 else model)
         made.add_row(Text(f"  {on if len(on) < 28 else '...' + on[-25:]}", style="dim"))
         if mine[0].calls:
             said = f"  {mine[0].calls:,} calls, {_short(mine[0].tokens)} tokens"

@@ -58,13 +58,21 @@ class Subject:
         return os.environ.get(self.model.key, "") if self.model.key else ""
 
 
+def subjects_of(model: Model) -> list[Subject]:
+    """A model as each of its servers has it."""
+    if len(model.endpoints) < 2:
+        return [subject_of(model)]
+    return [subject_of(model.model_copy(update={"endpoint": url})) for url in model.endpoints]
+
+
 def subject_of(model: Model) -> Subject:
     if model.backend == "gguf":
         return Subject(model, "gguf")
     if model.backend != "litellm":
         return Subject(model, "none")
     provider = model.address.partition("/")[0]
-    endpoint = checked(model.endpoint) if model.endpoint else ENDPOINTS.get(provider, "")
+    (first, *_) = model.endpoints or ("",)
+    endpoint = checked(first) if first else ENDPOINTS.get(provider, "")
     if provider not in OWN or not endpoint:
         return Subject(model, "hosted", endpoint)
     return Subject(model, "ollama" if provider == "ollama_chat" else "openai", endpoint)

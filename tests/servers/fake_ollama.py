@@ -32,9 +32,15 @@ def served(handle: Handle) -> Iterator[str]:
         def do_GET(self) -> None:
             self._answer("GET", None)
 
+        def do_HEAD(self) -> None:
+            self._answer("HEAD", None)
+
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers.get("content-length", 0)))
-            self._answer("POST", json.loads(raw) if raw else None)
+            if self.headers.get("content-type") == "application/octet-stream":
+                self._answer("POST", raw)
+            else:
+                self._answer("POST", json.loads(raw) if raw else None)
 
         def _answer(self, method: str, body: Any) -> None:
             headers = {k.lower(): v for k, v in self.headers.items()}
@@ -46,7 +52,7 @@ def served(handle: Handle) -> Iterator[str]:
                 kind = "text/html" if isinstance(said, str) else "application/json"
                 self.send_header("Content-Type", kind)
                 self.end_headers()
-                lines = said if isinstance(said, list) else [said]
+                lines = said if isinstance(said, list) else [said] if method != "HEAD" else []
                 for line in lines:
                     text = line if isinstance(line, str) else json.dumps(line)
                     self.wfile.write(text.encode() + (b"\n" if isinstance(said, list) else b""))
@@ -108,6 +114,8 @@ class FakeOllama:
     asked: list[tuple[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     break_off: bool = False  # a pull ends half-way
+    blobs: dict[str, int] = field(default_factory=dict)  # digest -> bytes
+    refuses_when_asked: bool = True  # knows of `truncate: false`; older ones do not
 
     def __post_init__(self) -> None:
         self.slots = threading.BoundedSemaphore(self.parallel)
@@ -135,6 +143,10 @@ class FakeOllama:
                 return self._pull(body)
             case "POST", "/api/chat":
                 return self._chat(body)
+            case "POST", "/api/create":
+                return self._create(body)
+            case _, _ if path.startswith("/api/blobs/"):
+                return self._blob(method, path.removeprefix("/api/blobs/"), body)
         return 404, "404 page not found"
 
     def _find(self, name: str) -> Installed | None:
@@ -164,6 +176,24 @@ class FakeOllama:
         end = ["verifying sha256 digest", "writing manifest", "success"]
         return 200, [*start, *({"status": s} for s in end)]
 
+    def _blob(self, method: str, digest: str, body: Any) -> Answer:
+        if method == "HEAD":
+            return (200 if digest in self.blobs else 404), ""
+        if digest != f"sha256:{hashlib.sha256(body).hexdigest()}":
+            return 400, {"error": "digest mismatch"}
+        self.blobs[digest] = len(body)
+        return 201, ""
+
+    def _create(self, body: Any) -> Answer:
+        if missing := [d for d in body["files"].values() if d not in self.blobs]:
+            return 400, {"error": f"blob {missing[0]} is not there"}
+        context = body.get("parameters", {}).get("num_ctx", 4096)
+        name = body["model"] if ":" in body["model"] else f"{body['model']}:latest"
+        self.models = [m for m in self.models if m.name != name]
+        self.models.append(Installed(name, context, "template" in body))
+        said = {"status": "success"}
+        return 200, said if body.get("stream") is False else [{"status": "writing manifest"}, said]
+
     def _chat(self, body: Any) -> Answer:
         model = self._find(body["model"])
         if model is None:
@@ -175,7 +205,7 @@ class FakeOllama:
         prompt = json.dumps(body["messages"])
         count = len(prompt) // 4 + 10
         if count > window:
-            if body.get("truncate") is False:
+            if body.get("truncate") is False and self.refuses_when_asked:
                 return 400, {"error": "the prompt is longer than the context length"}
             count = window // 2  # as if nothing had happened
         with self.slots:

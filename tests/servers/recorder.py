@@ -60,6 +60,8 @@ class Reply:
     delay: float = 0.0
     cut: int | None = None  # send so many bytes of the body, then hang up
     tokens: tuple[int, int] = (11, 7)
+    model: str = "tiny"  # who it says has answered
+    mute: bool = False  # hang up without a word
 
 
 Script = Callable[[Asked], Reply]
@@ -89,12 +91,21 @@ BUSY_FOR = Reply(body=b'{"error": "busy"}', status=429, headers={"Retry-After": 
 FAULTS: dict[str, Reply] = {
     "429": BUSY_NOW,
     "429 with Retry-After": BUSY_FOR,
-    "503": Reply(body=b"loading model", status=503),
+    "503": Reply(body=b"too many requests wait", status=503),
+    "503 with Retry-After": Reply(body=b"full", status=503, headers={"Retry-After": "0.2"}),
+    "loading": Reply(
+        body=b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}',
+        status=503,
+    ),
     "500": Reply(body=b'{"error": "odd text"}', status=500),
     "hang": Reply(content="{}", delay=3600),
     "cut body": Reply(content='{"because": "it is cut", "choice": "A"}', cut=40),
+    "hangs up": Reply(mute=True),
     "error body": Reply(body=b'{"error": {"message": "model not found", "code": 404}}'),
     "not JSON": Reply(body=b"<html>hello</html>"),
+    "truncated": Reply('{"because": "and so on and', finish="length"),
+    "ignores the schema": Reply("Sure! I would rather take A."),
+    "control characters": Reply('{"because": "\x01\t", "choice": "A"}'),
     "redirect": Reply(body=b"", status=307, headers={"Location": "/elsewhere"}),
 }
 """What servers do when they do not answer."""
@@ -220,6 +231,9 @@ class _Connection(asyncio.Protocol):
 
     def _send(self, asked: Asked, reply: Reply) -> None:
         self._done()
+        if reply.mute:
+            self.transport.abort()
+            return
         body = reply.body if reply.body is not None else wrapped(asked.path, reply)
         self.transport.write(_head(reply, len(body)) + body[: reply.cut])
         if reply.cut is not None:
@@ -258,7 +272,7 @@ def wrapped(path: str, reply: Reply) -> bytes:
     said: dict[str, Any]
     if path.endswith("/api/chat"):
         said = {
-            "model": "tiny",
+            "model": reply.model,
             "created_at": "2026-01-01T00:00:00Z",
             "message": message,
             "done": True,
@@ -271,7 +285,7 @@ def wrapped(path: str, reply: Reply) -> bytes:
             "id": "chatcmpl-1",
             "object": "chat.completion",
             "created": 1,
-            "model": "tiny",
+            "model": reply.model,
             "choices": [{"index": 0, "message": message, "finish_reason": reply.finish}],
             "usage": {
                 "prompt_tokens": prompt,

@@ -1,6 +1,6 @@
 """Servers gone wrong, on loopback: one illness each, of those that were met or are to be feared.
 
-They pose as vLLM, or as whoever `owner` says; they run no model.
+They speak OpenAI's dialect and pose as nobody known, or as whoever `owner` says; they run no model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.servers.fake_ollama import Answer, draw
 class Sick:
     """An OpenAI-compatible server with one illness, `wrong`. `owner` is who its list says it is."""
 
-    def __init__(self, wrong: str = "", owner: str = "vllm") -> None:
+    def __init__(self, wrong: str = "", owner: str = "somebody") -> None:
         self.wrong, self.owner, self.times = wrong, owner, 0
         self.headers: list[dict[str, str]] = []
 
@@ -76,6 +76,8 @@ class Sick:
         usage = {"prompt_tokens": count, "completion_tokens": 8}
         message = {"role": "assistant", "content": text}
         said = {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"]}
+        if self.wrong == "renames the model":
+            said["model"] = "other-7b"
         said |= {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
         return 200, said | {"usage": {} if self.wrong == "counts nothing" else usage}
 

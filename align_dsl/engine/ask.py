@@ -1,0 +1,74 @@
+"""A job -> an answer: one algorithm, run once. Whatever goes wrong with the model is part of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from typing import Any
+
+from align_dsl.backends import Backend
+from align_dsl.engine.adapter import TRAIL, NoAnswer, Trail
+from align_dsl.engine.lower import encode, lower
+from align_dsl.engine.plan import Job
+from align_dsl.engine.predict import directly, run
+from align_dsl.errors import AlignError, PlanError
+from align_dsl.records.record import Answer
+from align_dsl.registry import ALGORITHMS
+from align_dsl.types import Failure, Rating
+
+
+def ask(job: Job, inputs: dict[str, Any] | Failure, backend: Backend) -> Answer:
+    """Run one algorithm once. Whatever goes wrong with the model becomes part of the answer."""
+    if isinstance(inputs, Failure):
+        return Answer(key=job.key, failure=inputs)
+    trail = Trail(seed=int(job.key[:7], 16))
+    token = TRAIL.set(trail)
+    started = time.perf_counter()
+    output, failure = None, None
+    try:
+        with directly(backend.lm, backend.adapter):  # for each job: no context crosses threads
+            output = _within(run(lower(job.step), inputs), job)
+    except NoAnswer as no:
+        failure = no.failure
+    except AlignError:
+        raise
+    except Exception as error:
+        if ALGORITHMS.shipped(job.step.algorithm.name):
+            raise
+        raise PlanError(_blame(job, error)) from error
+    finally:
+        with contextlib.suppress(ValueError):
+            TRAIL.reset(token)
+    return Answer(
+        key=job.key,
+        output=output,
+        failure=failure,
+        raw=trail.raw,
+        calls=trail.calls,
+        retries=trail.retries,
+        prompt_tokens=trail.prompt_tokens,
+        completion_tokens=trail.completion_tokens,
+        seconds=round(time.perf_counter() - started, 6),
+        constrained=trail.constrained,
+        notes=trail.notes,
+    )
+
+
+def _within(output: Any, job: Job) -> Any:
+    """An algorithm's output as it is stored, if its ratings are ratings."""
+    for one in output if isinstance(output, tuple) else ():
+        if isinstance(one, Rating) and not -1e-9 <= one.value <= 1 + 1e-9:
+            name = job.step.algorithm.name
+            message = f"the algorithm `{name}` gave the rating {one.value:g}, not one from 0 to 1"
+            raise NoAnswer(Failure(status="invalid", message=message))
+    return encode(output)
+
+
+def _blame(job: Job, error: Exception) -> str:
+    """What went wrong in somebody else's algorithm, and where."""
+    name = job.step.algorithm.name
+    file = str(ALGORITHMS.place(name).path)
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    said = f"the algorithm `{name}` failed: {type(error).__name__}: {error}"
+    return f"{said}\n --> {file}" + (f":{lines[-1]}" if lines else "")
