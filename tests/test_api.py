@@ -176,10 +176,10 @@ def test_a_decider_decides(gate: align_dsl.Compiled) -> None:
 
 def test_another_target_makes_no_call(gate: align_dsl.Compiled) -> None:
     decider = gate["rate"]
-    _, backend = gate._model(decider.ir, None)
+    _, backend = gate.model_for(decider.ir, None)
     asked = []
     inner = backend.adapter._find
-    backend.adapter._find = lambda inputs: asked.append(1) or inner(inputs)
+    backend.adapter._find = lambda *given: asked.append(1) or inner(*given)
     for target in ({"merit": 1.0}, {"merit": 0.2}, {"merit": 0.0}):
         decider("at gate 0", ["first, 0", "second, 0"], target)
     assert len(asked) == 1
@@ -191,7 +191,7 @@ def test_failures_are_values_and_are_asked_again(gate: align_dsl.Compiled) -> No
     failed = gate["rate"]("at gate 3", ["first, 3", "second, 3"], {"merit": 1})
     assert (failed.choice, failed.status, failed.why) == (None, "timeout", "too slow")
     assert gate["rate"]("nowhere", ["a", "b"], {"merit": 1}).status == "refused"
-    _, backend = gate._model(gate["rate"].ir, None)
+    _, backend = gate.model_for(gate["rate"].ir, None)
     backend.by_scenario["at gate 3"].pop(0)
     assert gate["rate"]("at gate 3", ["first, 3", "second, 3"], {"merit": 1}).choice == "B"
 
