@@ -57,6 +57,14 @@ class Scale(Value):
         steps = round(unit * (self.high - self.low) / self.step)
         return min(self.high, self.low + steps * self.step)
 
+    def has(self, unit: float) -> bool:
+        """Whether a value in 0..1 is a number of the scale.
+
+        >>> Scale(low=1, high=5).has(0.5), Scale(low=1, high=5).has(0.7)
+        (True, False)
+        """
+        return abs(self.unit(self.written(unit)) - unit) < 1e-9
+
     @property
     def whole(self) -> bool:
         """Whether every number on the scale is a whole number."""
@@ -77,6 +85,19 @@ class Attribute(Value):
     excludes: tuple[str, ...] = ()
     scale: Scale = Scale()
     anchors: tuple[tuple[float, str], ...] = ()  # what a number looks like in words, ascending
+
+    def told(self, scale: Scale | None = None, about: str | None = None) -> Attribute:
+        """The same attribute on another scale, or in other words.
+
+        Anchors move to the number that means the same there; where there is none they are dropped.
+        """
+        new = scale or self.scale
+        moved = ((self.scale.unit(number), said) for number, said in self.anchors)
+        anchors = self.anchors
+        if new != self.scale:
+            anchors = tuple((new.written(u), said) for u, said in moved if new.has(u))
+        changes = {"scale": new, "about": about or self.about, "anchors": anchors}
+        return self.model_copy(update=changes)
 
 
 class Choice(Value):
@@ -270,6 +291,9 @@ class Range:
     low: float
     high: float
 
+
+AttributeWeights = dict[str, float]
+"""The type of a parameter that says how much an attribute counts; those it lacks count 1."""
 
 Prompt = str
 """The type of a parameter that holds prompt text, with fields such as `{attribute}`."""

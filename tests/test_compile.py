@@ -171,6 +171,30 @@ deciders:
             Rate {attribute} from {lowest} to {highest}, "quickly".
             Mind the triple \\"\\"\\" quotes.
     decide: {use: closest, take: closest}
+  seen:
+    about: Attributes in other words, on another scale, one choice at a time.
+    params: {words: 'What people did, "whoever" they are: in words that take more than a line.'}
+    steps:
+      - name: rate
+        use: rate_alone
+        each: [attribute, choice]
+        only: [merit, size]
+        temperature: 0.5
+        scale: {low: -1, high: 1, step: 0.5}
+        definitions: {merit: $words, size: Size.}
+    decide: {use: closest, take: rate, with: {weights: {merit: 2}}}
+  seen_by_all:
+    about: Definitions alone, for who is told of all attributes.
+    steps:
+      - {name: pick, use: pick_for, definitions: {size: How tall.}, samples: 2}
+      - {name: many, use: pick_for, definitions: {size: How tall.}, temperature: 1.25, samples: 2,
+         with: {opposite: true, instructions: "Pick one of them, but not for a reason of theirs."}}
+    decide: {use: contrast, takes: {votes: pick, against: many}}
+  scaled:
+    about: A scale alone.
+    steps:
+      - {name: rate, use: rate_together, each: [attribute], scale: {low: 1, high: 5}, samples: 2}
+    decide: {use: closest, take: rate}
 model: %s
 metrics: [accuracy]
 """

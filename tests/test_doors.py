@@ -18,7 +18,7 @@ from align_dsl.testing import (
     MetricCase,
     Sample,
 )
-from align_dsl.types import Attribute
+from align_dsl.types import Attribute, Choice, Rating, Scenario, Target
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,6 +45,42 @@ class TestClosestByTheSumOfGaps(AlignerCase):
     @pytest.fixture
     def aligner(self) -> Any:
         return ALIGNERS["closest"]
+
+
+class TestClosestWithWeights(AlignerCase):
+    params: ClassVar[dict[str, Any]] = {"weights": {"x": 2, "z": 0.5}}
+
+    @pytest.fixture
+    def aligner(self) -> Any:
+        return ALIGNERS["closest"]
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize(
+    ("weights", "targets", "wins"),
+    [
+        (None, {}, {"a", "b"}),
+        ({"x": 2}, {}, {"a"}),
+        ({"y": 2}, {}, {"b"}),
+        ({"x": 2}, {"y": 2}, {"a", "b"}),  # they multiply
+        ({"x": 2}, {"y": 3}, {"b"}),
+        ({"x": 5, "y": 5}, {}, {"a", "b"}),  # only how they compare counts
+        ({"elsewhere": 5}, {}, {"a", "b"}),
+    ],
+)
+def test_weights_of_the_aligner_and_of_the_target(
+    norm: str, weights: Any, targets: dict[str, float], wins: set[str]
+) -> None:
+    """`a` is right on x and 0.5 off on y, `b` the other way round."""
+    rated = {("a", "x"): 1.0, ("a", "y"): 0.5, ("b", "x"): 0.5, ("b", "y"): 1.0}
+    found = ALIGNERS["closest"](
+        ratings=tuple(Rating(choice=c, attribute=n, value=v) for (c, n), v in rated.items()),
+        target=Target(name="t", values={"x": 1, "y": 1}, weights=targets),
+        scenario=Scenario(id="s", text="s", choices=tuple(Choice(id=c, text=c) for c in "ab")),
+        norm=norm,
+        weights=weights,
+    )
+    assert {c for c, w in found.items() if w > 0} == wins
 
 
 class TestBackends(BackendCase):

@@ -56,7 +56,9 @@ deciders:
     params: {n: 1, k: {default: 1, about: How many., low: 0, high: 5, choices: [1, 2]}}
     steps:
       - {name: rate, use: rate_together, each: [attribute], only: [thrift], samples: $n, order: all,
-         takes: {demos: recall}, with: {instructions: Rate.}}
+         takes: {demos: recall}, with: {instructions: Rate.}, temperature: 0.5,
+         scale: {low: 1, high: 5, step: 0.5}, definitions: {thrift: Frugality.}}
+      - {name: again, use: rate_together, temperature: $n, scale: own, definitions: $k}
     decide: {use: closest, take: rate, takes: {ratings: rate}, with: {norm: l1}}
 model: [small, embedded]
 models:
@@ -64,7 +66,15 @@ models:
     {use: ollama_chat/llama3.2:3b, endpoint: "http://localhost:1", key: A_KEY, temperature: 0.5,
      max_tokens: 100, context: 4096, timeout: 10, retries: 0, concurrency: 1, keep_alive: 5m}
 metrics: [accuracy]
-optimize: {decider: used, trials: 3, cases: train, accept: test, seed: 1}
+optimize:
+  decider: used
+  space: {samples: [1, 3], rate.scale: [own, {low: 1, high: 5}], rate.definitions.thrift: [Care.],
+    decide.weights.thrift: {low: 0.5, high: 2, step: 0.5, log: false}}
+  variants: {rate: [Rate it.], rate.thrift: [Frugality.]}
+  trials: 3
+  cases: train
+  accept: test
+  seed: 1
 seed: 1
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from align_dsl.types import Ratings, Scenario, Target
+from align_dsl.types import AttributeWeights, Ratings, Scenario, Target
 
 
 def closest(
@@ -13,9 +13,11 @@ def closest(
     scenario: Scenario,
     *,
     norm: Literal["l2", "l1"] = "l2",
+    weights: AttributeWeights | None = None,
 ) -> dict[str, float]:
     """All weight on the choice nearest to the target; a tie shares it.
 
+    `weights` say how much an attribute counts, beside what the target itself says of that.
     Several ratings of one choice on one attribute count as their mean. A choice that lacks a
     rating on an attribute of the target cannot be placed and gets no weight.
     """
@@ -24,10 +26,11 @@ def closest(
         seen.setdefault((r.choice, r.attribute), []).append(r.value)
     mean = {at: sum(sorted(values)) / len(values) for at, values in seen.items()}
     names = sorted(target.values)
+    counts = [target.weights.get(n, 1.0) * (weights or {}).get(n, 1.0) for n in names]
     far = {
         c.id: _distance(
             [abs(mean[c.id, n] - target.values[n]) for n in names],
-            [target.weights.get(n, 1.0) for n in names],
+            counts,
             norm,
         )
         for c in scenario.choices

@@ -30,7 +30,10 @@ def command(program: Path, output: Path | None) -> None:
     checked = pipeline.compile(file)
     if checked.warnings:
         click.echo(_painted(render(checked.warnings, dict(checked.texts))) + "\n", err=True)
-    text = emit(checked.program, file, _named(file))
+    filled = None
+    if any(step.demos for decider in checked.program.deciders for step in decider.steps):
+        filled = pipeline.load(file).program
+    text = emit(checked.program, file, _named(file), filled)
     if output is None:
         click.echo(text, nl=False)
         return

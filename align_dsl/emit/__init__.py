@@ -5,6 +5,7 @@ each decider becomes straight code in its `forward`. Equal programs give equal t
 
 module        the whole: what stands where, and what the head says
 ├─ constants  attributes, targets, models and instructions, as Python
+├─ demos      worked examples of steps, as Python
 ├─ steps      the algorithms' signatures and modules, copied from their files
 ├─ decider    one class: its steps, and its wiring as `forward`
 ├─ template   what every module ends with, as text
@@ -20,6 +21,9 @@ from align_dsl.emit.module import Module
 from align_dsl.language.program import Program
 
 
-def emit(program: Program, file: Path, written: str) -> str:
-    """`file` is the program's; `written` is how the module shall name it."""
-    return Module(program, file, written).text()
+def emit(program: Program, file: Path, written: str, filled: Program | None = None) -> str:
+    """`file` is the program's; `written` is how the module shall name it.
+
+    `filled` is the same program with its data read, for steps that have worked examples.
+    """
+    return Module(program, file, written, filled or program).text()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from align_dsl.emit.imports import Imports
-from align_dsl.emit.literal import Call, block, laid_out, text
+from align_dsl.emit.literal import WIDTH, Call, block, laid_out, literal, text
 from align_dsl.emit.steps import Steps
-from align_dsl.language.program import Model, Program
+from align_dsl.language.program import Model, Program, Step
 from align_dsl.types import Value
 
 
@@ -29,8 +29,8 @@ def constants(program: Program, folder: Path, written: str, imports: Imports) ->
             f"DATA = ({text(place.format)}, {text(_relative(Path(place.path), folder))})"
             "  # the exemplars: format, and path",
             f"SPLIT: Split | None = {split}",
-            _by_name("ATTRIBUTES", "Attribute", map(_said_of, program.attributes)),
-            _by_name("TARGETS", "Target", map(_said_of, program.targets)),
+            _by_name("ATTRIBUTES", "Attribute", map(said_of, program.attributes)),
+            _by_name("TARGETS", "Target", map(said_of, program.targets)),
             _by_name("MODELS", "Model", map(said_of_model, program.models)),
         ]
     )
@@ -50,7 +50,7 @@ def _by_name(constant: str, kind: str, things: Iterable[dict[str, Any]]) -> str:
     return f"{constant} = {{{rows}\n}}" if rows else f"{constant}: dict[str, {kind}] = {{}}"
 
 
-def _said_of(value: Value) -> dict[str, Any]:
+def said_of(value: Value) -> dict[str, Any]:
     said = value.model_dump(exclude_defaults=True)
     if "scale" in said:
         said["scale"] = Call("Scale", said["scale"])
@@ -59,7 +59,7 @@ def _said_of(value: Value) -> dict[str, Any]:
 
 def said_of_model(model: Model) -> dict[str, Any]:
     """A model without a path of this machine."""
-    said = _said_of(model)
+    said = said_of(model)
     if os.path.isabs(model.address):
         said["address"] = Path(model.address).name
         said["name"] = model.name.replace(model.address, said["address"])
@@ -67,21 +67,24 @@ def said_of_model(model: Model) -> dict[str, Any]:
 
 
 class Prompts:
-    """The instructions of every step, each under a name of its own."""
+    """What every step says to a model in words of its own, each under a name of its own."""
 
     def __init__(self, program: Program, steps: Steps) -> None:
         self.names: dict[tuple[str, str, str], str] = {}  # decider, step, parameter -> constant
         self.texts: dict[str, str] = {}  # constant -> what it says
+        self.told: dict[tuple[str, str], str] = {}  # decider, step -> constant: attributes
+        self.views: dict[str, str] = {}  # constant -> the line that makes it
         for decider in program.deciders:
             for step in decider.steps:
+                if step.scale is not None or step.definitions:
+                    name = _constant(f"{decider.name}_{step.name}_ATTRIBUTES", self.views)
+                    self.told[decider.name, step.name] = name
+                    self.views[name] = _view(name, step)
                 for param in step.algorithm.params:
                     if param.type != "prompt":
                         continue
                     parts = [decider.name, step.name, param.name]
-                    name = "_".join(parts).removesuffix("_instructions")
-                    name = re.sub(r"\W", "_", name).upper()
-                    while name in self.texts:
-                        name += "_"
+                    name = _constant("_".join(parts).removesuffix("_instructions"), self.texts)
                     said = step.params.get(param.name)
                     if said is None:
                         said = steps.default(step.algorithm.name, param.name)
@@ -90,11 +93,36 @@ class Prompts:
 
     def text(self) -> str:
         """Texts that are equal are written once."""
-        if not self.texts:
-            return ""
-        parts = ["# {attribute}, {definition} and so on are filled in from attribute or target."]
+        parts = []
+        if self.texts:
+            parts.append(
+                "# {attribute}, {definition} and so on are filled in from attribute or target."
+            )
         first: dict[str, str] = {}
         for name, said in self.texts.items():
             known = first.setdefault(said, name)
             parts.append(f"{name} = {block(said) if known == name else known}")
-        return "\n".join(parts)
+        return "\n".join([*parts, *self.views.values()])
+
+
+def _constant(name: str, taken: Collection[str]) -> str:
+    name = re.sub(r"\W", "_", name).upper()
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _view(name: str, step: Step) -> str:
+    """The attributes as one step is told of them."""
+    given, lines = [], []
+    if step.scale is not None:
+        given.append(literal(Call("Scale", step.scale.model_dump(exclude_defaults=True))))
+    if step.definitions:
+        words = name.removesuffix("_ATTRIBUTES") + "_WORDS"
+        given.append(f"{'about=' if step.scale is None else ''}{words}.get(name)")
+        lines.append(f"{words} = {laid_out(step.definitions, 0, len(words) + 3)}")
+    one, each = f"name: a.told({', '.join(given)})", "for name, a in ATTRIBUTES.items()"
+    inner = f"{one} {each}" if len(one) + len(each) + 5 <= WIDTH else f"{one}\n    {each}"
+    line = f"{name} = {{{inner}}}"
+    lines.append(line if len(line) <= WIDTH else f"{name} = {{\n    {inner}\n}}")
+    return "\n".join(lines)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from align_dsl import types
 from align_dsl.emit.constants import Prompts, said_of_model
+from align_dsl.emit.demos import Demos
 from align_dsl.emit.imports import Imports
-from align_dsl.emit.literal import docstring, fitted, literal, text
+from align_dsl.emit.literal import WIDTH, docstring, fitted, literal, text
 from align_dsl.language.program import AMBIENT, Decider, Program, Step
 from align_dsl.registry import ALIGNERS
 
@@ -23,6 +24,7 @@ TAKEN = frozenset(  # what the code of a decider already means by a name
 NEEDS = {
     "typing": ["Any"],
     "dspy": [],
+    "align_dsl.engine.lower": ["at_temperature"],
     "align_dsl.engine.plan": ["plainly", "ways"],
     "align_dsl.language.program": ["Model"],
     "align_dsl.types": ["Labels", "Pool", "Scenario", "Target"],
@@ -46,8 +48,8 @@ def _asks(step: Step) -> bool:
 
 
 class Wiring:
-    def __init__(self, decider: Decider, program: Program, prompts: Prompts) -> None:
-        self.decider, self.program, self.prompts = decider, program, prompts
+    def __init__(self, decider: Decider, program: Program, prompts: Prompts, demos: Demos) -> None:
+        self.decider, self.program, self.prompts, self.demos = decider, program, prompts, demos
         self.origins = {o for s in decider.steps for o in s.takes.values()}
 
     def text(self, name: str, imports: Imports) -> str:
@@ -81,6 +83,9 @@ class Wiring:
         for step in self.decider.steps:
             yield from self._made(step)
         yield "        }"
+        for step in self.decider.steps:
+            if name := self.demos.names.get((self.decider.name, step.name)):
+                yield f"        taught(self.steps[{text(step.name)}], {name})"
 
     def _made(self, step: Step) -> list[str]:
         given = []
@@ -90,7 +95,24 @@ class Wiring:
                 given.append(f"{param.name}={constant}")
             elif param.name in step.params and step.params[param.name] != param.default:
                 given.append(f"{param.name}={literal(step.params[param.name])}")
-        return fitted(12, f"{text(step.name)}: {step.algorithm.name}(", given, "),")
+        head, tail = f"{text(step.name)}: {step.algorithm.name}(", "),"
+        if step.temperature is not None:
+            head = head.replace(": ", ": at_temperature(", 1)
+            tail = f"), {step.temperature!r}),"
+            line = f"{' ' * 12}{head}{', '.join(given)}{tail}"
+            if len(line) > WIDTH:
+                return self._warmed(step, given)
+        return fitted(12, head, given, tail)
+
+    @staticmethod
+    def _warmed(step: Step, given: list[str]) -> list[str]:
+        """A step with a temperature of its own, that takes more than a line."""
+        return [
+            f"{' ' * 12}{text(step.name)}: at_temperature(",
+            *fitted(16, f"{step.algorithm.name}(", given, "),"),
+            f"{' ' * 16}{step.temperature!r},",
+            f"{' ' * 12}),",
+        ]
 
     # --- forward -------------------------------------------------------------------------------
 
@@ -116,7 +138,7 @@ class Wiring:
         call = f"self.steps[{text(step.name)}]("
         if "attribute" in step.each:
             yield f"        {name}: dict[str, {kind}] = {{}}"
-            yield f"        for attribute in {_attributes(step)}:"
+            yield from self._for_each(step)
             yield from fitted(12, f"{name}[attribute.name] = {call}", self._takes(step), ")")
         else:
             yield from fitted(8, f"{name}: {kind} = {call}", self._takes(step), ")")
@@ -127,7 +149,7 @@ class Wiring:
         each_choice = ", whole=False" if "choice" in step.each else ""
         yield f"        {name} = Gathered(self.steps[{text(step.name)}], self.model{each_choice})"
         if "attribute" in step.each:
-            yield f"        for attribute in {_attributes(step)}:"
+            yield from self._for_each(step)
             indent += 4
         if "scenario" in step.takes.values() and step.algorithm.calls:
             samples = f", samples={step.samples}" if step.samples > 1 else ""
@@ -152,6 +174,8 @@ class Wiring:
                 return "shown.scenario" if _asks(step) else origin
             case "pool":
                 return "self.pool"
+            case "attributes" if told := self.prompts.told.get((self.decider.name, step.name)):
+                return f"tuple({told}[a.name] for a in attributes)"
             case _ if origin in AMBIENT:
                 return origin
         earlier, name = self.decider.step(origin), _variable(origin)
@@ -159,6 +183,22 @@ class Wiring:
         if _asks(earlier):
             return f"{name}.of(attribute)" if each else f"{name}.of()"
         return f"{name}[attribute.name]" if each and "attribute" in earlier.each else _all(earlier)
+
+    def _for_each(self, step: Step) -> list[str]:
+        line = f"        for attribute in {self._attributes(step)}:"
+        if len(line) <= WIDTH:
+            return [line]
+        inside = self._attributes(step).removeprefix("(").removesuffix(")")
+        return ["        for attribute in (", f"            {inside}", "        ):"]
+
+    def _attributes(self, step: Step) -> str:
+        """The attributes that a step goes through, as it is told of them."""
+        told = self.prompts.told.get((self.decider.name, step.name))
+        if told is None and step.only is None:
+            return "attributes"
+        one = f"{told}[a.name]" if told else "a"
+        some = f" if a.name in {literal(step.only)}" if step.only is not None else ""
+        return f"({one} for a in attributes{some})"
 
     def _decision(self) -> Iterator[str]:
         rule = self.decider.decide
@@ -180,12 +220,6 @@ class Wiring:
         whole = said[0] if len(said) == 1 else f"({', '.join(f'*{s}' for s in said)})"
         parts = [text(self.decider.name), "scenario", "weights", whole]
         yield from fitted(8, "return decided(", parts, ")")
-
-
-def _attributes(step: Step) -> str:
-    if step.only is None:
-        return "attributes"
-    return f"(a for a in attributes if a.name in {literal(step.only)})"
 
 
 def _all(step: Step) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from align_dsl.emit.constants import Prompts, constants
 from align_dsl.emit.decider import NEEDS, Wiring, class_name
+from align_dsl.emit.demos import Demos
 from align_dsl.emit.imports import Imports
 from align_dsl.emit.literal import in_docstring, text
 from align_dsl.emit.steps import File, Steps
@@ -21,6 +22,7 @@ USED_FOR = {  # what a compiled module has of align_dsl, as its head says
     "datasets": "the files that exemplars are read from",
     "engine.adapter": "what a model is sent, and how its answer is read",
     "engine.decide": "which choice has the most weight, and how a tie is broken",
+    "engine.lower": "for steps with a temperature or worked examples of their own",
     "engine.plan": "the orders in which choices are shown",
     "engine.split": "which cases are exemplars",
     "language.library": "where the programs lie that align-dsl ships",
@@ -31,7 +33,7 @@ USED_FOR = {  # what a compiled module has of align_dsl, as its head says
 
 
 class Module:
-    def __init__(self, program: Program, file: Path, written: str) -> None:
+    def __init__(self, program: Program, file: Path, written: str, filled: Program) -> None:
         self.program, self.written = program, written
         self.imports = Imports()
         self.steps = Steps(self.imports)
@@ -46,7 +48,9 @@ class Module:
             self.imports.add(module, *names)
         self.constants = constants(program, file.parent, written, self.imports)
         self.prompts = Prompts(program, self.steps)
-        self.others = {*self.template.pieces, *self.prompts.texts, "TARGETS", "MODELS", "DECIDERS"}
+        self.demos = Demos(filled, self.imports)
+        self.others = {*self.template.pieces, "TARGETS", "MODELS", "DECIDERS"}
+        self.others |= {*self.prompts.texts, *self.demos.texts, *self.prompts.told.values()}
         self.classes = self._classes()
 
     def _classes(self) -> dict[str, str]:
@@ -65,12 +69,15 @@ class Module:
     def text(self) -> str:
         rows = "".join(f"\n    {text(d)}: {name}," for d, name in self.classes.items())
         deciders = [
-            Wiring(d, self.program, self.prompts).text(self.classes[d.name], self.imports)
+            Wiring(d, self.program, self.prompts, self.demos).text(
+                self.classes[d.name], self.imports
+            )
             for d in self.program.deciders
         ]
         parts = [
             self.constants,
             self.prompts.text(),
+            self.demos.text(),
             _heading("the steps"),
             self.steps.text(self.others),
             _heading("the deciders"),

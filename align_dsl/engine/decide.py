@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from align_dsl.engine.lower import decode
-from align_dsl.engine.plan import Plan, Question
+from align_dsl.engine.plan import Link, Plan, Question
 from align_dsl.records.record import Answer
 from align_dsl.registry import ALIGNERS
 from align_dsl.types import Decision, Failure, Rating, Scenario, Status, Vote, digest
@@ -25,8 +25,9 @@ def decide(
     aligners: Mapping[str, Callable[..., dict[str, float]]] = ALIGNERS,
 ) -> Iterator[Decision]:
     """One decision per question of the plan, in its order."""
+    heard = _Heard(answers)
     for question in plan.questions:
-        yield decide_one(question, answers, seed=seed, aligners=aligners)
+        yield _decide(question, heard, seed, aligners)
 
 
 def decide_one(
@@ -36,7 +37,16 @@ def decide_one(
     seed: int = 0,
     aligners: Mapping[str, Callable[..., dict[str, float]]] = ALIGNERS,
 ) -> Decision:
-    gathered = _gather(question, answers)
+    return _decide(question, _Heard(answers), seed, aligners)
+
+
+def _decide(
+    question: Question,
+    heard: _Heard,
+    seed: int,
+    aligners: Mapping[str, Callable[..., dict[str, float]]],
+) -> Decision:
+    gathered = _gather(question, heard)
     common: dict[str, Any] = {
         "decider": question.decider.name,
         "model": question.model.name,
@@ -82,6 +92,22 @@ def draw(best: list[str], scenario: Scenario, decider: str, seed: int) -> str:
     return dice.choice(sorted(best, key=lambda c: (texts[c], c)))
 
 
+class _Heard:
+    """Answers in terms of choices and attributes, read once however many targets take them."""
+
+    def __init__(self, answers: Mapping[str, Answer]) -> None:
+        self.answers = answers
+        self.known: dict[int, tuple[Link, tuple[Any, ...]]] = {}
+
+    def of(self, link: Link, kind: str, answer: Answer) -> tuple[Any, ...]:
+        known = self.known.get(id(link))
+        if known is None:
+            found = decode(kind, answer.output)
+            said = tuple(translated(one, link.choices, link.attribute) for one in found)
+            known = self.known[id(link)] = link, said  # while we hold it, its id is its own
+        return known[1]
+
+
 class _Gathered:
     def __init__(self) -> None:
         self.ports: dict[str, Any] = {}
@@ -91,7 +117,7 @@ class _Gathered:
         self.missing: Failure | None = None  # why the question cannot be decided
 
 
-def _gather(question: Question, answers: Mapping[str, Answer]) -> _Gathered:
+def _gather(question: Question, heard: _Heard) -> _Gathered:
     """The answers of a question, in terms of its own choices and attributes."""
     found = _Gathered()
     for port, links in question.takes.items():
@@ -99,15 +125,14 @@ def _gather(question: Question, answers: Mapping[str, Answer]) -> _Gathered:
         covered: set[str | None] = set()
         lost: dict[str | None, Failure] = {}
         for link in links:
-            answer = answers.get(link.key)
+            answer = heard.answers.get(link.key)
             if answer is None:
                 failure = Failure(status="unreachable", message="never asked")
             elif answer.failure is not None:
                 failure = answer.failure
             else:
                 step = question.decider.step(question.decider.decide.takes[port])
-                for one in decode(step.algorithm.output, answer.output):
-                    said.append(translated(one, link.choices, link.attribute))
+                said += heard.of(link, step.algorithm.output, answer)
                 if "choice" not in step.each:
                     covered.add(link.attribute)
                 continue
@@ -124,7 +149,12 @@ def _gather(question: Question, answers: Mapping[str, Answer]) -> _Gathered:
 
 def translated(one: Any, choices: Mapping[str, str], attribute: str | None) -> Any:
     """A rating or vote on letters, as one on choices."""
-    changes = {"choice": choices[one.choice], "shown": one.choice}
-    if isinstance(one, Rating) and attribute is not None:
-        changes["attribute"] = attribute
-    return one.model_copy(update=changes)
+    if isinstance(one, Rating):  # by far the most of them, so not copied and then changed
+        return Rating.model_construct(
+            choice=choices[one.choice],
+            attribute=one.attribute if attribute is None else attribute,
+            value=one.value,
+            why=one.why,
+            shown=one.choice,
+        )
+    return one.model_copy(update={"choice": choices[one.choice], "shown": one.choice})

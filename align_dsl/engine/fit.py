@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from align_dsl.engine import prompt
@@ -33,6 +34,7 @@ def fit(
     for decider in program.deciders:
         for step in decider.steps:
             _pool_is_large_enough(checked, decider, step, pool, found)
+            _demos_are_there(checked, decider, step, (*pool, *cases), found)
             if step.params.get("select") == "fixed":
                 _fixed_are_not_decided(checked, decider, step, decided, pool, found)
     _prompts_fit(checked, decided, pool, found)
@@ -102,6 +104,40 @@ def _fixed_are_not_decided(
             found.error(span, said, hint)
 
 
+def _demos_are_there(
+    checked: Checked, decider: Decider, step: Step, cases: Sequence[Case], found: Findings
+) -> None:
+    """Each demo is about a case of the data, and about choices that it offers."""
+    by_id = {c.scenario.id: c for c in reversed(cases)} if step.demos else {}
+    for i, demo in enumerate(step.demos):
+        at = checked.source.key(("deciders", decider.name))
+        span = checked.origins.get(f"{decider.name}.{step.name}.demos.{i}", at)
+        case = by_id.get(demo.case)
+        if case is None:
+            found.error(span, f"no case named `{demo.case}` in the data", nearest(demo.case, by_id))
+            continue
+        ids = [c.id for c in case.scenario.choices]
+        answer = demo.answer
+        named = [demo.choice, *(demo.choices or ()), answer and answer.choice]
+        for name in dict.fromkeys([*named, *(answer.ratings if answer and answer.ratings else ())]):
+            if name is not None and name not in ids:
+                said = f"the case `{demo.case}` offers no choice `{name}`"
+                found.error(span, said, nearest(name, ids))
+        labelled = case.attributes()
+        missing = {demo.attribute, *(demo.target or ())} - {None} - labelled
+        if answer is None and missing:
+            said = f"the case `{demo.case}` has no labels on `{min(map(str, missing))}`"
+            found.error(span, said, "give the demo an `answer:`, or take another case")
+        scale = (
+            step.sees(checked.program.attribute(demo.attribute)).scale if demo.attribute else None
+        )
+        numbers = [*(answer.ratings or {}).values(), answer.rating] if answer else []
+        for number in numbers if scale else ():
+            if number is not None and scale and not scale.low <= number <= scale.high:
+                said = f"{number:g} is not from {scale.low:g} to {scale.high:g}"
+                found.error(span, said, f"write it on the scale of `{demo.attribute}`")
+
+
 def _prompts_fit(
     checked: Checked, decided: Sequence[Case], pool: Sequence[Case], found: Findings
 ) -> None:
@@ -132,9 +168,10 @@ def _span(checked: Checked, at: Path) -> Span:
 
 
 def shots(decider: Decider, step: Step) -> int:
-    """How many exemplars the prompt of a step holds at most."""
+    """How many worked examples the prompt of a step holds at most."""
     origins = (decider.step(o) for p, o in step.takes.items() if p == "demos")
-    return sum(int(s.params.get("k", 0)) for s in origins)
+    own = Counter((d.attribute, repr(d.target)) for d in step.demos)
+    return sum(int(s.params.get("k", 0)) for s in origins) + max(own.values(), default=0)
 
 
 def tokens(scenario: Scenario) -> float:

@@ -19,8 +19,10 @@ from align_dsl.algorithms._demos import pick_demo, rating_demos, ratings_demo, w
 from align_dsl.backends import Backend
 from align_dsl.engine.adapter import TRAIL, NoAnswer, Trail, TypedAdapter
 from align_dsl.engine.decide import decide_one
-from align_dsl.engine.lower import encode, lower
+from align_dsl.engine.demos import concerns
+from align_dsl.engine.lower import Taught, encode, lower
 from align_dsl.engine.plan import Job, Plan
+from align_dsl.engine.predict import Direct
 from align_dsl.errors import PlanError
 from align_dsl.language.program import Decider
 from align_dsl.language.wording import letter
@@ -55,6 +57,9 @@ class Setting:
     backend: Backend
     seed: int
     plan: Callable[[Any, Any, Any], Plan]  # scenario, choices, target -> the jobs of one question
+    between: Callable[[Any], Any] = lambda adapter: adapter  # who stands before the adapter
+    worded: Callable[[str, str], str] = lambda old, new: new  # what becomes of a new wording
+    keeps_words: bool = False  # whoever optimizes proposes no wording, and sets only the old one
 
     def __deepcopy__(self, memo: object) -> Setting:
         return self
@@ -76,8 +81,13 @@ class Setting:
         return dspy.settings.lm or self.backend.lm
 
     def refuse_words(self, lm: Any) -> None:
-        if not isinstance(self.adapter(lm), TypedAdapter):
+        if not reads_words(self.adapter(lm)):
             raise PlanError(NO_WORDS.format(model=self.model))
+
+
+def reads_words(adapter: Any) -> bool:
+    """Whether a model that is asked so is told the instructions at all."""
+    return isinstance(adapter, TypedAdapter) or bool(getattr(adapter, "reads_words", False))
 
 
 class Predictor(dspy.Predict):
@@ -91,7 +101,11 @@ class Predictor(dspy.Predict):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "signature" and "setting" in self.__dict__:
-            self.setting.refuse_words(self.lm or self.setting.lm())
+            now, new = self.signature.instructions, value.instructions
+            if new != now or not self.setting.keeps_words:
+                self.setting.refuse_words(self.lm or self.setting.lm())
+            if new != now:
+                value = value.with_instructions(self.setting.worded(now, new))
         super().__setattr__(name, value)
 
     def load_state(self, state: dict[str, Any], **options: Any) -> Any:
@@ -116,7 +130,7 @@ class DeciderModule(dspy.Module):
         self.setting = setting
         self.steps = {step.name: lower(step).deepcopy() for step in setting.decider.steps}
         for predictor in self.predictors():
-            if type(predictor) is dspy.Predict:
+            if type(predictor) in (dspy.Predict, Direct, Taught):
                 predictor.__class__ = Predictor
                 predictor.setting = setting
 
@@ -188,7 +202,8 @@ class FittingDemos(dspy.Adapter):
         inputs: dict[str, Any],
     ) -> Any:
         fitting = [f for d in demos for f in self._fitted(d, signature, inputs)]
-        return self.setting.adapter(lm)(lm, lm_kwargs, signature, fitting, inputs)
+        asked = self.setting.between(self.setting.adapter(lm))
+        return asked(lm, lm_kwargs, signature, fitting, inputs)
 
     def _fitted(
         self, demo: Mapping[str, Any], signature: Any, inputs: Mapping[str, Any]
@@ -202,7 +217,7 @@ class FittingDemos(dspy.Adapter):
         else:
             lacking = ", ".join(n for n in names if n not in demo)
             raise PlanError(f"a demo of `{signature.__name__}` lacks {lacking}")
-        return [one for one in shown if _concerns(one, inputs)]
+        return [one for one in shown if concerns(one, inputs)]
 
 
 def _typed(kind: Any, value: Any) -> Any:
@@ -211,19 +226,6 @@ def _typed(kind: Any, value: Any) -> Any:
         return round(sum(float(number) * weight for number, weight in value.items()))
     plain = isinstance(value, dict | list) and not isinstance(value, BaseModel)
     return TypeAdapter(kind).validate_python(value) if plain else value
-
-
-def _concerns(demo: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
-    for name, value in inputs.items():
-        other = demo[name]
-        match value:
-            case Attribute() if other.name != value.name:
-                return False
-            case Target() if (other.values, other.weights) != (value.values, value.weights):
-                return False
-            case Scenario() if other.text.split() == value.text.split():
-                return False
-    return True
 
 
 def _worked(

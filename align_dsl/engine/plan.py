@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
 
+from align_dsl.engine.demos import said as demos_said
 from align_dsl.language.program import Decider, Model, Order, Program, Step
 from align_dsl.types import (
     Attribute,
@@ -92,6 +93,15 @@ class Plan:
         return f"{self.asked:,} asked for, {len(self.model_jobs):,} to run"
 
 
+@dataclass(slots=True)
+class Memory:
+    """What many plans of the same cases have in common, hashed once for all of them."""
+
+    attributes: dict[Attribute, str] = field(default_factory=dict)
+    plain: dict[str, Shown] = field(default_factory=dict)
+    shown: dict[tuple[int, Order, int, str], list[Shown]] = field(default_factory=dict)
+
+
 def plan(
     program: Program,
     cases: Sequence[Case],
@@ -102,20 +112,27 @@ def plan(
     prompts: str = "",
     seed: int | None = None,
     control: bool = False,
+    memory: Memory | None = None,
 ) -> Plan:
     """`fingerprints` name what stands behind each model; `prompts` what prompts are made with.
+    With a `memory`, what earlier plans of these cases have hashed is not hashed again.
 
     With `control`, each decider also decides every question as if another attribute had been
     asked for: what accuracy is left then owes nothing to alignment.
     """
     made = Plan()
     shared = _Shared(
-        program, pool, program.seed if seed is None else seed, fingerprints or {}, prompts
+        program,
+        pool,
+        program.seed if seed is None else seed,
+        fingerprints or {},
+        prompts,
+        memory if memory is not None else Memory(),
     )
     for decider, model in program.pairs():
         work = _Decider(shared, made, decider, model)
         for case in cases:
-            mine = [t for t in targets if concerns(t, case)]
+            mine = concerned(targets, case)
             work.add(case, [(t, None) for t in mine])
             if control and case.labels:
                 work.add(case, [(w, t) for t in mine if (w := _wrong(t, targets))])
@@ -134,7 +151,13 @@ def _wrong(target: Target, targets: Sequence[Target]) -> Target | None:
 
 def concerns(target: Target, case: Case) -> bool:
     """Whether a case says something about a target: unlabelled cases are decided for every one."""
-    return not case.labels or target.values.keys() <= case.attributes()
+    return bool(concerned([target], case))
+
+
+def concerned(targets: Sequence[Target], case: Case) -> list[Target]:
+    """The targets that a case says something about."""
+    named = case.attributes() if case.labels else None
+    return [t for t in targets if named is None or t.values.keys() <= named]
 
 
 def letters(n: int) -> tuple[str, ...]:
@@ -188,16 +211,20 @@ class _Shared:
     seed: int
     fingerprints: Mapping[str, str]
     prompts: str
-    attributes: dict[str, tuple[Attribute, str]] = field(default_factory=dict)
+    memory: Memory
+    attributes: dict[Any, tuple[Attribute, str]] = field(default_factory=dict)
     pools: dict[str | None, str] = field(default_factory=dict)
-    shown: dict[str, list[Shown]] = field(default_factory=dict)
 
-    def attribute(self, name: str) -> tuple[Attribute, str]:
-        if name not in self.attributes:
-            attribute = self.program.attribute(name)
-            said = attribute.model_dump(mode="json", exclude={"name", "aliases"})
-            self.attributes[name] = attribute, digest(json.dumps(said, sort_keys=True))
-        return self.attributes[name]
+    def attribute(self, name: str, step: Step | None = None) -> tuple[Attribute, str]:
+        """An attribute, as a step is told of it, and the digest of what it is told."""
+        told = (step.scale, step.definitions.get(name)) if step else (None, None)
+        if (name, *told) not in self.attributes:
+            attribute = self.program.attribute(name).told(*told)
+            if attribute not in self.memory.attributes:
+                said = attribute.model_dump(mode="json", exclude={"name", "aliases"})
+                self.memory.attributes[attribute] = digest(json.dumps(said, sort_keys=True))
+            self.attributes[name, *told] = attribute, self.memory.attributes[attribute]
+        return self.attributes[name, *told]
 
     def pool_digest(self, attribute: str | None) -> str:
         if attribute not in self.pools:
@@ -205,10 +232,16 @@ class _Shared:
         return self.pools[attribute]
 
     def ways(self, scenario: Scenario, step: Step) -> list[Shown]:
-        key = f"{step.order}/{step.samples}/{scenario.id}"
-        if key not in self.shown:
-            self.shown[key] = list(ways(scenario, step.order, step.samples, self.seed))
-        return self.shown[key]
+        shown, key = self.memory.shown, (self.seed, step.order, step.samples, scenario.id)
+        if key not in shown:
+            shown[key] = list(ways(scenario, step.order, step.samples, self.seed))
+        return shown[key]
+
+    def plainly(self, scenario: Scenario) -> Shown:
+        plain = self.memory.plain
+        if scenario.id not in plain:
+            plain[scenario.id] = plainly(scenario)
+        return plain[scenario.id]
 
 
 class _Decider:
@@ -219,8 +252,10 @@ class _Decider:
         fingerprint = shared.fingerprints.get(model.name, "")
         self.prefix: dict[str, str] = {}
         self.per_target: dict[str, bool] = {}
+        self.taught: dict[tuple[str, str | None], str] = {}
         for step in decider.steps:
-            who = [model.identity(), fingerprint, shared.prompts] if step.algorithm.calls else []
+            asked = model.model_copy(update={"temperature": step.warmth(model)})
+            who = [asked.identity(), fingerprint, shared.prompts] if step.algorithm.calls else []
             algorithm = step.algorithm
             said = [FORMAT, who, algorithm.name, algorithm.version, step.params]
             self.prefix[step.name] = digest(json.dumps(said, sort_keys=True))
@@ -271,7 +306,9 @@ class _Decider:
         sees = "scenario" in step.takes.values() and step.algorithm.calls > 0
         for name in over:
             for shown in (
-                self.shared.ways(case.scenario, step) if sees else [plainly(case.scenario)]
+                self.shared.ways(case.scenario, step)
+                if sees
+                else [self.shared.plainly(case.scenario)]
             ):
                 for choice in shown.scenario.choices if "choice" in step.each else (None,):
                     inputs, parts = self._inputs(step, case, shown, name, choice, target, earlier)
@@ -300,7 +337,7 @@ class _Decider:
                     value, said = shown.scenario, shown.content
                 case "attribute":
                     assert name is not None
-                    value, said = self.shared.attribute(name)
+                    value, said = self.shared.attribute(name, step)
                 case "choice":
                     assert choice is not None
                     value, said = choice, f"{choice.id} {choice.text}"
@@ -310,7 +347,7 @@ class _Decider:
                     said = json.dumps([_by_content(self.shared, target.values), target.weights])
                 case "attributes":
                     assert target is not None
-                    found = [self.shared.attribute(n) for n in target.values]
+                    found = [self.shared.attribute(n, step) for n in target.values]
                     value, said = tuple(a for a, _ in found), json.dumps([d for _, d in found])
                 case "pool":
                     value, said = self.shared.pool, self.shared.pool_digest(name)
@@ -323,7 +360,16 @@ class _Decider:
                     value, said = keys, " ".join(keys)
             inputs[port] = value
             parts.append(f"{port}={said}")
+        if taught := self._taught(step, name):
+            parts.append(f"demos={taught}")
         return inputs, parts
+
+    def _taught(self, step: Step, name: str | None) -> str:
+        """What the worked examples come to that a step may show of an attribute."""
+        key = step.name, name
+        if key not in self.taught:
+            self.taught[key] = demos_said(step.demos, name)
+        return self.taught[key]
 
 
 def _by_content(shared: _Shared, values: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -6,7 +6,12 @@ from collections.abc import Callable, Mapping
 
 from align_dsl.errors import CompileError, Findings, Span, nearest
 from align_dsl.language.library import Library
-from align_dsl.language.schema import AttributeDeclaration, AttributesFile, read
+from align_dsl.language.schema import (
+    AttributeDeclaration,
+    AttributesFile,
+    ScaleDeclaration,
+    read,
+)
 from align_dsl.language.source import Path, Source
 from align_dsl.types import Attribute, Scale
 
@@ -101,17 +106,7 @@ def _attribute(
 ) -> Attribute:
     scale = Scale()
     if one.scale is not None:
-        scale = Scale(low=one.scale.low, high=one.scale.high, step=one.scale.step)
-        if scale.low >= scale.high:
-            said = f"the scale's `low` ({scale.low:g}) is not below its `high` ({scale.high:g})"
-            hint = "swap them" if scale.low > scale.high else "give it room: {low: 0, high: 10}"
-            found.error(source.at((*at, "scale", "low")), said, hint)
-            scale = Scale()
-        elif scale.step <= 0 or not _fits(scale.low, scale.high, scale.step):
-            said = f"steps of {scale.step:g} do not lead from {scale.low:g} to {scale.high:g}"
-            hint = f"it must divide the scale evenly: `step: {(scale.high - scale.low) / 10:g}`"
-            found.error(source.at((*at, "scale", "step")), said, hint)
-            scale = Scale()
+        scale = sound_scale(one.scale, lambda key: source.at((*at, "scale", key)), found)
     anchors: list[tuple[float, str]] = []
     for written, sentence in one.anchors.items():
         number = float(written)
@@ -135,6 +130,22 @@ def _attribute(
         scale=scale,
         anchors=tuple(sorted(anchors)),
     )
+
+
+def sound_scale(one: ScaleDeclaration, place: Callable[[str], Span], found: Findings) -> Scale:
+    """A scale as declared; complains of one that has no room or uneven steps."""
+    scale = Scale(low=one.low, high=one.high, step=one.step)
+    if scale.low >= scale.high:
+        said = f"the scale's `low` ({scale.low:g}) is not below its `high` ({scale.high:g})"
+        hint = "swap them" if scale.low > scale.high else "give it room: {low: 0, high: 10}"
+        found.error(place("low"), said, hint)
+        return Scale()
+    if scale.step <= 0 or not _fits(scale.low, scale.high, scale.step):
+        said = f"steps of {scale.step:g} do not lead from {scale.low:g} to {scale.high:g}"
+        hint = f"it must divide the scale evenly: `step: {(scale.high - scale.low) / 10:g}`"
+        found.error(place("step"), said, hint)
+        return Scale()
+    return scale
 
 
 def _fits(low: float, high: float, step: float) -> bool:

@@ -23,6 +23,8 @@ def diagnose(kind: type[BaseModel], source: Source, below: Path, error: ErrorDet
     where, context, value = error["type"], error.get("ctx", {}), error["input"]
     if where == "missing":
         hint = _examples.get(".".join(map(str, path[-2:])), _examples.get(name, ""))
+        if path[:2] == ("optimize", "space"):
+            hint = "for instance {low: 0, high: 10}, or a list of values"
         return Diagnostic(source.key(path[:-1]), f"`{name}` is missing", hint)
     if where == "extra_forbidden":
         known = sorted(_fields(kind, error["loc"][:-1]) or [])
@@ -34,7 +36,7 @@ def diagnose(kind: type[BaseModel], source: Source, below: Path, error: ErrorDet
         said = f"{described(path[-2])} cannot be a name here"
         if not path[-2]:
             said = "a name is empty"
-        return Diagnostic(source.key(path[:-1]), said, _pattern_hint(context, path[-2]))
+        return Diagnostic(source.key(path[:-1]), said, _pattern_hint(context, path[-2], ""))
     said = f"`{name}`"
     if path and isinstance(path[-1], int):
         said = f"item {path[-1] + 1} of `{name}`"
@@ -45,7 +47,7 @@ def diagnose(kind: type[BaseModel], source: Source, below: Path, error: ErrorDet
             hint = f"write `{name}: {{use: {value}}}`"
         return Diagnostic(span, f"{said} must be {expected}, not {got}", hint)
     if where == "string_pattern_mismatch":
-        return Diagnostic(span, f"{said} cannot be {got}", _pattern_hint(context, value))
+        return Diagnostic(span, f"{said} cannot be {got}", _pattern_hint(context, value, name))
     if where in ("too_short", "string_too_short"):
         hint = "write a few words" if where.startswith("string") else "write at least one entry"
         return Diagnostic(span, f"{said} is empty", hint)
@@ -110,7 +112,12 @@ _examples = {
 }
 _forms = {
     name: _examples[name] for name in ("attributes", "data", "targets", "deciders", "decide")
-} | {"version": "write `version: 1`", "split": _examples["train"]}
+} | {
+    "version": "write `version: 1`",
+    "split": _examples["train"],
+    "scale": _examples["scale.low"],
+    "definitions": "write `ATTRIBUTE: what it is, in other words`",
+}
 
 
 def described(value: Any) -> str:
@@ -165,18 +172,25 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"\s*-?[0-9]+(\.[0-9]+)?\s*", text) is not None
 
 
-def _pattern_hint(context: dict[str, Any], value: Any) -> str:
+def _pattern_hint(context: dict[str, Any], value: Any, name: str) -> str:
     pattern = str(context.get("pattern", ""))
     if "shuffle" in pattern:
         hint = nearest(str(value), ("given", "shuffle", "both", "all"))
         options = "given, shuffle, both, all, or a parameter such as $order"
         return hint if hint.startswith("did") else f"write {options}"
     if pattern.startswith("^\\$"):
-        return "write a number, or a parameter such as $samples"
+        wanted = "a mapping" if name == "definitions" else "a number"
+        return f"write {wanted}, or a parameter such as ${name}"
+    if pattern.startswith("^(own"):
+        return "write own, {low: 1, high: 5}, or a parameter such as $scale"
     if "[A-Z]" in pattern and "_]*" in pattern:
         return "name an environment variable, such as OPENAI_API_KEY; never the key itself"
     if pattern.startswith("^-?"):
         return "anchors are numbers on the scale: `0: what a zero looks like`"
+    if pattern.endswith("{0,2}$"):
+        return "a setting is PARAMETER, STEP.SETTING or STEP.SETTING.ATTRIBUTE"
+    if pattern.endswith(")?$") and "{0,63}(" in pattern:
+        return "write STEP for its instructions, or STEP.ATTRIBUTE for a definition"
     if "A-Za-z" in pattern:
         allowed = pattern[pattern.index("9") + 1 : pattern.index("]")]
         return f"letters, digits and {' '.join(sorted(allowed))} only"

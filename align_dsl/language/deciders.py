@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from align_dsl.errors import CompileError, Findings, Span, nearest
+from align_dsl.language.asking import asking
+from align_dsl.language.demos import demos
 from align_dsl.language.extend import extend
 from align_dsl.language.library import Library, Unreadable
 from align_dsl.language.program import AMBIENT, Decide, Decider, Step
@@ -183,6 +185,8 @@ def _param(work: Work, name: str, written: Any, given: Given | None) -> None:
         bounds = bounds.model_copy(update={"low": None, "high": None})
     if bounds.type == "int" and given and isinstance(given.value, float):
         bounds = bounds.model_copy(update={"type": "float"})  # the algorithm has the last word
+    if bounds.type == "str" and given and isinstance(given.value, dict):
+        bounds = bounds.model_copy(update={"type": "any"})  # a scale is a word or a mapping
     if isinstance(written, dict):
         at = (*at, "default")
     work.params[name] = given or Given(default, work.source.at(at), name)
@@ -210,9 +214,7 @@ def _step(work: Work, step: StepDeclaration, at: Path) -> None:
             said = "`only` limits `each: [attribute]`, which this step does not have"
             found.error(source.key((*at, "only")), said, "add it, or delete `only`")
         for i, name in enumerate(step.only):
-            if work.attributes and name not in work.attributes:
-                said = f"no attribute named `{name}` in this program"
-                found.error(source.at((*at, "only", i)), said, nearest(name, work.attributes))
+            work.is_attribute(name, source.at((*at, "only", i)))
     samples = work.follow(step.samples, source.at((*at, "samples")))
     order = work.follow(step.order, source.at((*at, "order")))
     if samples:
@@ -224,6 +226,7 @@ def _step(work: Work, step: StepDeclaration, at: Path) -> None:
         work.note(f"{step.name}.order", order.span)
     takes = wire(work, algorithm, step.takes, at, set(step.each))
     params = settings(work, algorithm, step.with_, at, step.name)
+    seldom = asking(work, step, at, algorithm, takes)
     if samples and order and isinstance(samples.value, int) and isinstance(order.value, str):
         work.steps[step.name] = Step.model_construct(
             name=step.name,
@@ -233,6 +236,8 @@ def _step(work: Work, step: StepDeclaration, at: Path) -> None:
             takes=takes,
             samples=samples.value,
             order=order.value,  # type: ignore[arg-type]  # or it was complained of
+            **seldom,
+            demos=demos(work, step, at, algorithm, takes, params),
             params=params,
         )
 

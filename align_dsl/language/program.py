@@ -6,13 +6,39 @@ import json
 from pathlib import PurePath
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from align_dsl.language.signature import Signature
-from align_dsl.types import Attribute, Target, Value, digest
+from align_dsl.types import Attribute, Exemplar, Scale, Target, Value, digest
 
 Order = Literal["given", "shuffle", "both", "all"]
 Part = Literal["all", "train", "test"]
+
+
+class DemoAnswer(Value):
+    """What a worked example answers, choices going by their ids."""
+
+    because: str = ""
+    ratings: dict[str, float] | None = None
+    rating: float | None = None
+    choice: str | None = None
+
+
+class Demo(Value):
+    """A worked example of a step: a case, what is asked of it, and the answer.
+
+    Without an answer the labels of the case give it. `of` and `about` are no part of what is
+    written, nor of a digest: they are put in when the data has been read.
+    """
+
+    case: str
+    attribute: str | None = None
+    target: dict[str, float] | None = None
+    choice: str | None = None  # the one that is asked about
+    choices: tuple[str, ...] | None = None  # those that are shown, in order
+    answer: DemoAnswer | None = None
+    of: Exemplar | None = Field(None, exclude=True)
+    about: tuple[Attribute, ...] = Field((), exclude=True)
 
 
 class Step(Value):
@@ -25,7 +51,28 @@ class Step(Value):
     takes: dict[str, str]
     samples: int = 1
     order: Order = "shuffle"
+    temperature: float | None = None  # None: the model's
+    scale: Scale | None = None  # None: each attribute's own
+    definitions: dict[str, str] = Field(default_factory=dict)  # attribute -> other words for it
+    demos: tuple[Demo, ...] = ()
     params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _as_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what a step may say and mostly does not: so that digests stay as they are."""
+        said: dict[str, Any] = dump(self)
+        return {k: v for k, v in said.items() if k not in SELDOM or v not in (None, {}, (), [])}
+
+    def warmth(self, model: Model) -> float:
+        """At what temperature this step asks a model."""
+        return model.temperature if self.temperature is None else self.temperature
+
+    def sees(self, attribute: Attribute) -> Attribute:
+        """An attribute as this step is told of it."""
+        return attribute.told(self.scale, self.definitions.get(attribute.name))
+
+
+SELDOM = ("temperature", "scale", "definitions", "demos")
 
 
 class Decide(Value):
@@ -93,7 +140,7 @@ class Model(Value):
     name: str
     backend: str
     address: str
-    endpoint: str | None = None
+    endpoint: str | tuple[str, ...] | None = None  # several serve the same model, and share work
     key: str | None = None  # the name of an environment variable, never the key
     temperature: float = 0
     max_tokens: int = 512
@@ -102,6 +149,12 @@ class Model(Value):
     retries: int = 2
     concurrency: int = 16
     keep_alive: str | None = None
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Those that are written down; none means the provider's own."""
+        written = self.endpoint or ()
+        return (written,) if isinstance(written, str) else written
 
     def identity(self) -> str:
         """What an answer depends on. How long to wait and how often to retry is not part of it."""
@@ -150,7 +203,7 @@ class Program(Value):
     data: Data
     targets: tuple[Target, ...]
     deciders: tuple[Decider, ...]
-    models: tuple[Model, ...]  # every model that some decider uses
+    models: tuple[Model, ...]  # every model that some decider uses, or that writes
     run_on: tuple[str, ...]  # the program's own models, by name
     metrics: tuple[str, ...]
     optimize: Optimize | None = None

@@ -70,7 +70,7 @@ def _model(model: Model) -> str:
     said = [model.backend, visible(model.address)] if model.address else [model.backend]
     if model.backend == "litellm":
         said += [f"temperature {model.temperature:g}", f"at most {model.max_tokens} tokens"]
-        said += [visible(model.endpoint)] if model.endpoint else []
+        said += [visible(endpoint) for endpoint in model.endpoints]
         said += [f"context {model.context:,}"] if model.context else []
     return ", ".join(said)
 
@@ -84,9 +84,7 @@ def render_decider(decider: Decider, origins: Mapping[str, Span]) -> Iterator[st
         yield f"    {_shape(step)}"
         for port in step.algorithm.ports:
             yield f"    {port.name} ({port.type}) <- {_origin(step.takes.get(port.name))}"
-        names = ["samples", "order", *step.params] if step.algorithm.calls else list(step.params)
-        for name in names:
-            value = getattr(step, name) if name in ("samples", "order") else step.params[name]
+        for name, value in _said(step).items():
             yield f"    {name} = {_value(value)}{_where(origins, decider, step.name, name)}"
     decide = decider.decide
     yield f"  decide: {decide.aligner.name}    {visible(decide.aligner.about)}"
@@ -94,6 +92,26 @@ def render_decider(decider: Decider, origins: Mapping[str, Span]) -> Iterator[st
         yield f"    {port.name} ({port.type}) <- {_origin(decide.takes.get(port.name))}"
     for name, value in decide.params.items():
         yield f"    {name} = {_value(value)}{_where(origins, decider, 'decide', name)}"
+
+
+def _said(step: Step) -> dict[str, Any]:
+    """The settings of a step: always those of its algorithm, and how often it asks in what order;
+
+    what is seldom said only where it is.
+    """
+    if not step.algorithm.calls:
+        return step.params
+    said: dict[str, Any] = {"samples": step.samples, "order": step.order}
+    if step.temperature is not None:
+        said["temperature"] = f"{step.temperature:g}"
+    if step.scale is not None:
+        said["scale"] = f"{step.scale.low:g}..{step.scale.high:g} step {step.scale.step:g}"
+    if step.definitions:
+        said["definitions"] = "; ".join(f"{n}: {about}" for n, about in step.definitions.items())
+    if step.demos:
+        names = ", ".join(dict.fromkeys(d.case for d in step.demos))
+        said["demos"] = f"{len(step.demos)}, from the cases {names}"
+    return said | step.params
 
 
 def _shape(step: Step) -> str:

@@ -88,7 +88,7 @@ def resolve(source: Source, library: Library) -> Checked:
 def _models(
     declared: ProgramFile, source: Source, library: Library, found: Findings
 ) -> tuple[dict[str, Model], tuple[str, ...]]:
-    """Every model that some decider uses, and the program's own ones by name."""
+    """Every model that is used, and the program's own ones by name."""
     before = len(found.diagnostics)
     if isinstance(declared.model, str):
         wanted = [(declared.model, source.at(("model",)))]
@@ -100,6 +100,9 @@ def _models(
         for name, d in declared.deciders.items()
         if d.model
     ]
+    if declared.optimize and declared.optimize.propose:
+        span = source.at(("optimize", "propose", "model"))
+        wanted.append((declared.optimize.propose.model, span))
     models: dict[str, Model] = {}
     for name, span in wanted:
         if name not in models:
@@ -227,8 +230,9 @@ def _samples_can_differ(
     for decider in deciders:
         names = [decider.model] if decider.model else [m for m in models if m in _own(declared)]
         own = ("litellm", "gguf")  # the others answer alike at any temperature
-        cold = [m for m in names if models[m].backend in own and models[m].temperature == 0]
+        asked = [models[m] for m in names if models[m].backend in own]
         for step in decider.steps:
+            cold = [m.name for m in asked if step.warmth(m) == 0]
             if step.params.get("rating") == "sampled" and step.samples == 1:
                 said = (
                     f"`rating: sampled` is the mean of several samples, and `{step.name}` has one"
@@ -240,7 +244,8 @@ def _samples_can_differ(
                 span = origins.get(f"{decider.name}.{step.name}.samples", source.at(()))
                 differ = "differ only by order" if step.order == "shuffle" else "are all alike"
                 said = f"{step.samples} samples of `{cold[0]}` at temperature 0 {differ}"
-                hint = "give the model a `temperature:` above 0, or take one sample"
+                who = "model" if step.temperature is None else "step"
+                hint = f"give the {who} a `temperature:` above 0, or take one sample"
                 found.warn(span, said, hint)
 
 

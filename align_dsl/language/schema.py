@@ -96,6 +96,30 @@ class ParamDeclaration(Declaration):
     choices: list[Any] | None = None
 
 
+class DemoAnswerDeclaration(Declaration):
+    """What a worked example answers; choices go by their ids."""
+
+    because: str = ""
+    ratings: dict[Text, float] | None = None
+    rating: float | None = None
+    choice: Text | None = None
+
+
+class DemoDeclaration(Declaration):
+    """A worked example of a step, from a case of the data."""
+
+    case: Text
+    attribute: Text | None = None
+    target: dict[Text, Annotated[float, Field(ge=0, le=1)]] | None = None
+    choice: Text | None = Field(None, description="the choice that is asked about")
+    choices: list[Text] | None = Field(
+        None, min_length=1, description="ids of the choices shown, in order: A, B, C"
+    )
+    answer: DemoAnswerDeclaration | None = Field(
+        None, description="what is answered; the labels of the case where it is left out"
+    )
+
+
 class StepDeclaration(Declaration):
     """One algorithm, wired into a decider."""
 
@@ -110,6 +134,24 @@ class StepDeclaration(Declaration):
     order: Annotated[str, Field(pattern=r"^(given|shuffle|both|all|\$[a-z][a-z0-9_]{0,63})$")] = (
         "shuffle"
     )
+    temperature: (
+        Annotated[
+            Annotated[float, Tag("<number>"), Field(ge=0, le=2)]
+            | Annotated[Reference, Tag("<text>")],
+            _Shape,
+        ]
+        | None
+    ) = Field(None, description="of this step's questions; the model's where it is not said")
+    scale: Annotated[
+        Annotated[ScaleDeclaration, Tag("<mapping>")]
+        | Annotated[str, Tag("<text>"), Field(pattern=r"^(own|\$[a-z][a-z0-9_]{0,63})$")],
+        _Shape,
+    ] = Field("own", description="the numbers this step is to answer with")
+    definitions: Annotated[
+        Annotated[dict[Text, Text], Tag("<mapping>")] | Annotated[Reference, Tag("<text>")],
+        _Shape,
+    ] = Field({}, description="attribute -> other words for its `about`, in this step alone")
+    demos: list[DemoDeclaration] = Field([], description="worked examples of this step")
     takes: dict[Name, Name] = {}
     with_: dict[Name, Any] = Field({}, alias="with")
 
@@ -193,7 +235,14 @@ class ModelDeclaration(Declaration):
     """A model and how to talk to it."""
 
     use: Text
-    endpoint: Text | None = Field(None, description="URL of the server")
+    endpoint: (
+        Annotated[
+            Annotated[Text, Tag("<text>")]
+            | Annotated[list[Text], Tag("<list>"), Field(min_length=1)],
+            _Shape,
+        ]
+        | None
+    ) = Field(None, description="URL of the server; of several that share the work, a list")
     key: Annotated[str, Field(pattern="^[A-Z][A-Z0-9_]*$")] | None = Field(
         None, description="name of the environment variable that holds the key"
     )
@@ -215,7 +264,9 @@ class RangeDeclaration(Declaration):
     log: bool = False
 
 
-SettingName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}(\.[a-z][a-z0-9_]{0,63})?$")]
+_NAME = "[a-z][a-z0-9_]{0,63}"
+SettingName = Annotated[str, Field(pattern=rf"^{_NAME}(\.{_NAME}){{0,2}}$")]
+WordingName = Annotated[str, Field(pattern=rf"^{_NAME}(\.{_NAME})?$")]
 
 
 class ProposeDeclaration(Declaration):
@@ -240,8 +291,9 @@ class OptimizeDeclaration(Declaration):
             _Shape,
         ],
     ] = Field({}, description="settings to vary, and no others: lists or ranges of values")
-    variants: dict[Name, Annotated[list[Text], Field(min_length=1)]] = Field(
-        {}, description="step -> other wordings of its instructions"
+    variants: dict[WordingName, Annotated[list[Text], Field(min_length=1)]] = Field(
+        {},
+        description="STEP: other wordings of its instructions; STEP.ATTRIBUTE: of a definition",
     )
     propose: ProposeDeclaration | None = Field(
         None, description="a model that writes further wordings"

@@ -25,10 +25,12 @@ def settings(
             said = f"`{signature.name}` has no setting `{name}`"
             work.found.error(work.source.key((*at, "with", name)), said, nearest(name, known))
             continue
-        given = work.follow(value, work.source.at((*at, "with", name)))
+        place = (*at, "with", name)
+        given = work.follow(value, work.source.at(place))
         if given is not None:
-            fits(work, param, given)
             values[name] = given.value
+            if fits(work, param, given) and param.type == "weights":
+                values[name] = _weights(work, given, place)
             work.note(f"{label}.{name}", given.span)
     for param in signature.params:
         if param.required and param.name not in written:
@@ -40,6 +42,20 @@ def settings(
     return values
 
 
+def _weights(work: Work, given: Given, at: Path) -> dict[str, Any]:
+    """How much each attribute counts: names that there are, and numbers above 0."""
+    weights = {}
+    for name, one in work.follow_each(given, at).items():
+        work.is_attribute(name, work.key_of(given, at, name))
+        number = Param(name=one.name or name, type="float")
+        if fits(work, number, one) and one.value <= 0:
+            said = f"`{number.name}` must be more than 0, not {one.value:g}"
+            hint = "an attribute that is not to count is one that no target names"
+            work.found.error(one.span, said, hint)
+        weights[name] = one.value
+    return weights
+
+
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
@@ -47,6 +63,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "prompt": ((str,), "text"),
     "bool": ((bool,), "true or false"),
     "names": ((list,), "a list"),
+    "weights": ((dict,), "a mapping"),
 }
 
 
@@ -66,6 +83,8 @@ def fits(work: Work, param: Param, given: Given, text_is_prompt: bool = True) ->
                 hint = f"write a number from {param.low:g} to {param.high:g}"
             elif not hint and "number" in wanted:
                 hint = "write a number, for instance 5"
+            elif param.type == "weights":
+                hint = f"name attributes, as in `{param.name}: {{{_one_of(work)}: 2}}`"
             found.error(span, f"`{name}` must be {wanted}, not {described(value)}", hint)
         return param.type == "any"
     if param.type == "names" and not all(isinstance(v, str) for v in value):
@@ -92,6 +111,10 @@ def fits(work: Work, param: Param, given: Given, text_is_prompt: bool = True) ->
                     inside(span, found.texts, f"{{{written}}}"), said, nearest(written, FIELDS)
                 )
     return len(found.diagnostics) == before
+
+
+def _one_of(work: Work) -> str:
+    return next(iter(work.attributes), "ATTRIBUTE")
 
 
 def _instance(param: Param) -> str:

@@ -29,7 +29,7 @@ class Param(Value):
     """One setting: its type, its default, and the values it may take."""
 
     name: str
-    type: str  # int, float, str, bool, prompt, names, any
+    type: str  # int, float, str, bool, prompt, names, weights, any; of a step also scale
     default: Any = None
     required: bool = False
     low: float | None = None
@@ -173,7 +173,14 @@ def _param(argument: ast.arg, default: ast.expr | None) -> Param:
     )
 
 
-_PLAIN = {"int": "int", "float": "float", "str": "str", "bool": "bool", "Prompt": "prompt"}
+_PLAIN = {
+    "int": "int",
+    "float": "float",
+    "str": "str",
+    "bool": "bool",
+    "Prompt": "prompt",
+    "AttributeWeights": "weights",
+}
 
 
 def _constraint(
@@ -194,4 +201,6 @@ def _constraint(
             kind, *_ = _constraint(inner)
             low, high = (ast.literal_eval(b) for b in bounds)
             return kind, low, high, None
+        case ast.BinOp(left=inner, op=ast.BitOr(), right=ast.Constant(value=None)):
+            return _constraint(inner)
     return "any", None, None, None

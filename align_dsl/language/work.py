@@ -10,7 +10,7 @@ from typing import Any
 from align_dsl.errors import Findings, Span, nearest
 from align_dsl.language.library import Library
 from align_dsl.language.program import Step
-from align_dsl.language.source import Source
+from align_dsl.language.source import Path, Source
 from align_dsl.types import Attribute
 
 _REFERENCE = re.compile(r"\$\S*")  # so that a text may begin with a sum: "$5 are lost"
@@ -56,3 +56,29 @@ class Work:
             return None
         self.used.add(name)
         return None if f"${name}" in self.broken else self.params[name]
+
+    def follow_each(self, given: Given, at: Path) -> dict[str, Given]:
+        """The same for each value of the mapping that was given for `at`."""
+        followed = {}
+        for key, value in given.value.items():
+            if (one := self.follow(value, self.value_of(given, at, key))) is not None:
+                followed[key] = one
+        return followed
+
+    def value_of(self, given: Given, at: Path, key: str) -> Span:
+        """Where a value of a mapping stands; in one that a parameter was given, the whole."""
+        return self.source.at((*at, key)) if self._stands_at(given, at) else given.span
+
+    def key_of(self, given: Given, at: Path, key: str) -> Span:
+        return self.source.key((*at, key)) if self._stands_at(given, at) else given.span
+
+    def _stands_at(self, given: Given, at: Path) -> bool:
+        return self.source.values.get(at) == given.span
+
+    def is_attribute(self, name: str, span: Span) -> bool:
+        """Whether the program has it; complains where not. A decider alone knows of none."""
+        if self.attributes and name not in self.attributes:
+            said = f"no attribute named `{name}` in this program"
+            self.found.error(span, said, nearest(name, self.attributes))
+            return False
+        return True

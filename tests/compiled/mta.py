@@ -27,6 +27,7 @@ It imports dspy, and of align_dsl:
 
 from __future__ import annotations
 
+import json
 import random
 import warnings
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ from align_dsl.types import (
 )
 
 PROGRAM = "programs/mta.yaml"
-DIGEST = "9a25270663008062db3cda87"  # of what it said when this was written
+DIGEST = "3106da20beb9de515580becb"  # of what it said when this was written
 SEED = 0
 DATA = ("jsonl", "data/triage.jsonl")  # the exemplars: format, and path
 SPLIT: Split | None = None
@@ -400,6 +401,37 @@ def _differs(exemplar: Exemplar, scenario: Scenario) -> bool:
     return exemplar.scenario.text.split() != scenario.text.split()
 
 
+def _said(exemplar: Exemplar) -> str:
+    """What an exemplar says, its labels too: neither ids nor the order of choices count."""
+    labels = (
+        json.dumps([c.text, exemplar.labels.get(c.id)], sort_keys=True)
+        for c in exemplar.scenario.choices
+    )
+    return "\n".join([exemplar.scenario.content(), *sorted(labels)])
+
+
+def _diverse(usable: list[Exemplar], near: list[float], k: int) -> list[Exemplar]:
+    """The most similar, then each time what is similar and most unlike those taken.
+
+    Maximal marginal relevance. Likeness to the question is a share of what the most similar has,
+    likeness to those taken a share of an exemplar's likeness to itself; it counts double, or what
+    is like the question would be shown for that alone, being like those taken for the same reason.
+    """
+    best = max(near, default=0.0) or 1.0
+    worth = [n / best for n in near]
+    taken_from = [0.0] * len(usable)  # how alike each is to the most alike of those taken
+    left = sorted(range(len(usable)), key=lambda i: _said(usable[i]))
+    taken: list[Exemplar] = []
+    while left and len(taken) < k:
+        i = max(left, key=lambda i: worth[i] - 2 * taken_from[i])
+        left.remove(i)
+        taken.append(usable[i])
+        alike = similarities(usable[i].scenario, usable)
+        itself = alike[i] or 1.0
+        taken_from = [max(t, a / itself) for t, a in zip(taken_from, alike, strict=True)]
+    return taken
+
+
 def _is_labelled(exemplar: Exemplar, attribute: Attribute | None) -> bool:
     labels = exemplar.labels.values()
     return any(labels) if attribute is None else sum(attribute.name in by for by in labels) >= 2
@@ -425,14 +457,20 @@ def _stratified(ranked: list[Exemplar], attribute: Attribute) -> list[Exemplar]:
 
 
 class recall(dspy.Module):
-    """Exemplars from the pool: similar, stratified by level, random, or fixed by id."""
+    """Exemplars from the pool: similar, of all levels, diverse, random, the same, or fixed by id.
+
+    `subset` shows the same for every question: the first `k` of an order that `seed` draws. The
+    order is made of what exemplars say, so a pool that loses some keeps the order of the others.
+    """
 
     calls = 0
 
     def __init__(
         self,
         k: Annotated[int, Range(0, 1000)] = 5,
-        select: Literal["similar", "stratified", "random", "fixed"] = "similar",
+        select: Literal[
+            "similar", "stratified", "diverse", "random", "subset", "fixed"
+        ] = "similar",
         ids: tuple[str, ...] = (),
         seed: int = 0,
     ) -> None:
@@ -451,16 +489,24 @@ class recall(dspy.Module):
         if self.select == "random":
             usable.sort(key=lambda e: e.scenario.content())
             return tuple(self._dice(scenario).sample(usable, min(self.k, len(usable))))
+        if self.select == "subset":
+            return tuple(sorted(usable, key=self._drawn)[: self.k])
         near = similarities(scenario, usable)
         order = sorted(range(len(usable)), key=lambda i: (-near[i], usable[i].scenario.content()))
         ranked = [usable[i] for i in order]
         if self.select == "stratified" and attribute is not None:
             ranked = _stratified(ranked, attribute)
+        if self.select == "diverse":
+            ranked = _diverse(usable, near, self.k)
         # the most similar stands last, next to the question
         return tuple(reversed(ranked[: self.k]))
 
     def _dice(self, scenario: Scenario) -> random.Random:
         return random.Random(digest(f"{self.seed}/{scenario.content()}"))
+
+    def _drawn(self, exemplar: Exemplar) -> tuple[str, str]:
+        said = _said(exemplar)
+        return digest(f"{self.seed}/{said}"), said
 
 
 FIRST_WHY = """\
