@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from align_dsl.backends import litellm
+from align_dsl.commands import cli
 from align_dsl.engine.adapter import NoAnswer, Trail
 from align_dsl.engine.prompt import Message
 from align_dsl.errors import BackendError
@@ -223,3 +225,14 @@ def test_counts_of_what_was_not_in_the_cache_are_no_alarm() -> None:
         backend = ollama(server.url)
         backend.engine.ask(said(1500), SHAPE, Trail())
         backend.close()
+
+
+@pytest.mark.parametrize(("allowed", "code"), [([], 3), (["--max-failures", "200"], 0)])
+def test_a_run_of_nothing_but_failures_is_no_success(
+    allowed: list[str], code: int, tmp_path: Path
+) -> None:
+    with Recorder(lambda a: Reply("no JSON at all")) as server:
+        path = program(tmp_path, server, retries=0)
+        command = ["run", str(path), "--store", str(tmp_path / "a.db"), *allowed]
+        result = CliRunner().invoke(cli, command)
+    assert result.exit_code == code, result.output

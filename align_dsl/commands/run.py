@@ -123,3 +123,6 @@ def _leave(outcome: Outcome, stop: Stop, max_failures: int | None) -> None:
     if max_failures is not None and failed > max_failures:
         click.echo(f"error: {failed:,} decisions failed, more than {max_failures:,}", err=True)
         raise SystemExit(3)
+    if max_failures is None and 0 < failed == sum(outcome.record.counts.values()):
+        click.echo("error: every decision failed, for the reasons above", err=True)
+        raise SystemExit(3)

@@ -81,12 +81,14 @@ class Limiter:
         return cls([Endpoint(url, share) for url in urls])
 
     async def take(self, avoid: str = "") -> Endpoint:
-        """Wait for a place, and take it. A retry avoids the endpoint that has just failed it."""
+        """Wait for a place, and take it. A retry avoids the endpoint that has just failed it,
+        for as long as another is awake."""
         while True:
             now = self.clock()
-            free = [e for e in self.endpoints if e.has_room(now)]
+            others = [e for e in self.endpoints if e.url != avoid and now >= e.rests_until]
+            free = [e for e in others or self.endpoints if e.has_room(now)]
             if free:
-                best = min(free, key=lambda e: (e.url == avoid, e.in_flight))
+                best = min(free, key=lambda e: e.in_flight)
                 best.in_flight += 1
                 return best
             resting = [e.rests_until - now for e in self.endpoints if e.rests_until > now]

@@ -148,6 +148,8 @@ class Wire:
                     how, rest = "busy", LOADING_SECONDS if is_loading else reply.retry_after
                 elif reply.status < 500:
                     how = "ok"
+                elif len(self.endpoints) > 1:
+                    how = "down"  # perhaps it is the question; but others can be asked meanwhile
             except NotNow as not_now:
                 how = "busy" if not_now.failure.status == "timeout" else "down"
                 trail.avoid = endpoint.url
