@@ -6,6 +6,7 @@ each case dealt out anew among its choices nothing can help, and it must say "no
 
     python benchmarks/optimize_honesty.py            5 seeds as they are, 20 with shuffled labels
     python benchmarks/optimize_honesty.py 1 3        fewer
+    python benchmarks/optimize_honesty.py 5 0 0.3    with three tenths of the cases to train on
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PROGRAM = """version: 1
 program: poor
 about: Triage from a poor start.
 attributes: mta
-data: {{format: jsonl, path: {data}, split: {{train: 0.3, test: 0.7, seed: {seed}}}}}
+data: {{format: jsonl, path: {data}, split: {{train: {train:g}, test: {test:g}, seed: {seed}}}}}
 targets: {{each: [low, high]}}
 deciders:
   regression: {{use: comparative_regression, with: {{shots: 1, select: random}}}}
@@ -51,13 +52,21 @@ def shuffled(lines: list[str], seed: int) -> list[str]:
     return made
 
 
-def one(seed: int, *, shuffle: bool, trials: int = 60, cases: int | None = None) -> Outcome:
+def one(
+    seed: int,
+    *,
+    shuffle: bool,
+    trials: int = 60,
+    cases: int | None = None,
+    train: float = 0.5,
+) -> Outcome:
     """A whole optimization in a project of its own."""
     lines = (ROOT / "programs" / "data" / "triage.jsonl").read_text().splitlines()[:cases]
     with tempfile.TemporaryDirectory() as folder:
         data, program = Path(folder) / "cases.jsonl", Path(folder) / "poor.yaml"
         data.write_text("\n".join(shuffled(lines, seed) if shuffle else lines) + "\n")
-        program.write_text(PROGRAM.format(data=data, seed=seed, trials=trials))
+        share = {"train": train, "test": round(1 - train, 6)}
+        program.write_text(PROGRAM.format(data=data, seed=seed, trials=trials, **share))
         return optimize(Task(program, Changes(), store=Path(folder) / ".align" / "align.db"))
 
 
@@ -71,22 +80,24 @@ def said(outcome: Outcome) -> str:
     value, low, high = verdict.gain
     line += f", test {verdict.default:.3f} -> {verdict.winner:.3f}"
     word = "BETTER" if outcome.is_better else "not better"
-    return f"{line} {value:+.3f} [{low:+.3f}, {high:+.3f}] {word}"
+    line += f" {value:+.3f} [{low:+.3f}, {high:+.3f}] p {verdict.p:.4f} {word}"
+    return f"{line}, {json.dumps(chosen.done.config)}"
 
 
-def main(real: int = 5, null: int = 20) -> None:
+def main(real: int = 5, null: int = 20, train: float = 0.5) -> None:
     for name, seeds, shuffle in (("as it is", real, False), ("labels shuffled", null, True)):
         better = 0
         for seed in range(seeds):
             began = time.monotonic()
-            outcome = one(seed, shuffle=shuffle)
+            outcome = one(seed, shuffle=shuffle, train=train)
             better += outcome.is_better
             print(
-                f"{name}, seed {seed}: {said(outcome)}  {time.monotonic() - began:.0f} s",
+                f"{name}, train {train:g}, seed {seed}: {said(outcome)}"
+                f"  {time.monotonic() - began:.0f} s",
                 flush=True,
             )
         print(f"{name}: better in {better} of {seeds}\n", flush=True)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:3]), *map(float, sys.argv[3:]))

@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 
 from align_dsl.engine.execute import Stop
-from align_dsl.optimize.run import begin, search_of
+from align_dsl.optimize.run import begin
 from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Task, ready
+from align_dsl.optimize.workers import search_of
 from align_dsl.pipeline import Changes
 from align_dsl.records.store import Store
 
@@ -27,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 from tests.worlds import perfect_script, shipped  # noqa: E402
 
 SPACE = (
-    "optimize={decider: regression, trials: TRIALS, space: {shots: {low: 0, high: 40}, "
-    "select: [similar, stratified, random], norm: [l2, l1]}}"
+    "optimize={decider: regression, trials: TRIALS, space: {shots: {low: 0, high: 80}, "
+    "select: [similar, stratified, random]}}"
 )
 
 

@@ -21,11 +21,12 @@ from align_dsl.optimize.choose import hopeless
 from align_dsl.optimize.effects import effects, front
 from align_dsl.optimize.journal import heal, open_storage
 from align_dsl.optimize.propose import Tried, every, propose
-from align_dsl.optimize.run import begin, optimize, search_of
+from align_dsl.optimize.run import begin, optimize
 from align_dsl.optimize.space import Space, written
 from align_dsl.optimize.study import Done, Study, find, me
 from align_dsl.optimize.task import Ready, Task, ready
 from align_dsl.optimize.trial import Sat, Spent
+from align_dsl.optimize.workers import search_of
 from align_dsl.pipeline import Changes
 from align_dsl.records.store import Store
 from tests.test_optimize import PROGRAM, world
@@ -59,10 +60,10 @@ def test_the_space_is_read_off_the_decider(tmp_path: Path) -> None:
     # 20 train cases: 20 exemplars are all there are; embedded reads no order and no wording
     assert found == {
         "shots": (0, 1, 2, 5, 10, 20),
-        "select": ("similar", "stratified", "random"),
+        "select": ("similar", "stratified", "diverse", "random"),
     }
     assert space.default == {"shots": 0}
-    assert len(every(space)) == 1 + 5 * 3
+    assert len(every(space)) == 1 + 5 * 4
 
 
 def test_a_model_that_reads_prompts_has_more_that_varies(tmp_path: Path) -> None:

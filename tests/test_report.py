@@ -20,8 +20,9 @@ from align_dsl.errors import StoreError
 from align_dsl.records.compare import column, compare_two
 from align_dsl.records.judge import judge
 from align_dsl.records.record import Cost, Judgement, Recorded, RunRecord
-from align_dsl.records.report import POLICY, report
+from align_dsl.records.report import report
 from align_dsl.records.report.card import SCENARIO
+from align_dsl.records.report.html import POLICY
 from align_dsl.records.report.numbers import against_chance
 from align_dsl.records.report.sheet import LISTED
 from align_dsl.records.results import results

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from align_dsl.commands import _painted
+from align_dsl.commands.outcome import doubts, weighed
 from align_dsl.commands.program import changes_options
 from align_dsl.commands.run import _interruptible
+from align_dsl.commands.stock import watcher_of
 from align_dsl.commands.store import store_option
-from align_dsl.errors import render, visible
+from align_dsl.errors import visible
 
 if TYPE_CHECKING:
-    from align_dsl.optimize.run import Outcome
-    from align_dsl.optimize.study import Done, Study
-    from align_dsl.optimize.task import Ready, Task
+    from align_dsl.optimize.task import Task
     from align_dsl.pipeline import Changes
 
-EVERY = 10.0  # seconds between plain lines
 SAMPLES = 12  # configurations that are drawn to see what a trial may cost
 LIMITS = ("calls", "tokens", "seconds", "trials")
+METHODS = ("search", "bootstrap", "mipro", "gepa")
 
 
 def _budget(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, float]:
@@ -42,6 +39,7 @@ def _budget(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) 
 @click.command
 @click.argument("program", type=click.Path(path_type=Path))
 @click.option("--decider", metavar="NAME", help="Optimize this decider.")
+@click.option("--method", type=click.Choice(METHODS), help="search, or an optimizer of DSPy.")
 @click.option("--trials", type=click.IntRange(min=1), help="Try as many configurations.")
 @click.option("--sampler", metavar="NAME", help="tpe, random, or another sampler of Optuna.")
 @click.option(
@@ -50,6 +48,9 @@ def _budget(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) 
 @click.option("--workers", type=click.IntRange(1, 64), default=1, help="Processes to try with.")
 @click.option("--storage", metavar="URL", help="A database that several machines share.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where the winner is written.")
+@click.option(
+    "--pick", type=int, metavar="N", help="Judge and write trial N, whatever comes of it."
+)
 @click.option("--require-improvement", is_flag=True, help="Exit 10 unless the winner is better.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, and nothing else.")
 @changes_options
@@ -63,15 +64,19 @@ def command(program: Path, store: Path, as_json: bool, changes: Changes, **optio
     from align_dsl.optimize.run import optimize
 
     task = _task(program, store, changes, options)
-    watcher = Lines() if as_json else Watcher()
+    watcher = watcher_of(task, as_json)
     stop = Stop()
-    with _interruptible(stop):
+    with _interruptible(stop), watcher:
         outcome = optimize(
             task,
             output=options["output"],
+            pick=options["pick"],
             stop=stop,
             begun=watcher.begun,
             shown=watcher.shown,
+            lost=watcher.lost,
+            told=watcher.told,
+            heard=watcher.heard,
         )
     watcher.ended(outcome)
     if stop.reason in ("interrupted", "terminated"):
@@ -89,6 +94,7 @@ def _task(program: Path, store: Path, changes: Changes, options: dict[str, Any])
         program=program_file(program),
         changes=changes,
         decider=options.get("decider"),
+        method=options.get("method"),
         store=store,
         storage=options.get("storage"),
         trials=options.get("trials"),
@@ -98,142 +104,12 @@ def _task(program: Path, store: Path, changes: Changes, options: dict[str, Any])
     )
 
 
-class Watcher:
-    """For people: how far it is on stderr, what came of it on stdout."""
-
-    def __init__(self) -> None:
-        self.began = self.said = time.monotonic()
-        self.first: int | None = None
-        self.best: tuple[int, str] = (-1, "")
-        self.trials = 0
-
-    def begun(self, made: Ready, study: Study) -> None:
-        if made.loaded.warnings:
-            texts = dict(made.loaded.checked.texts)
-            click.echo(_painted(render(made.loaded.warnings, texts)) + "\n", err=True)
-        for warning in made.warnings:
-            click.echo(_painted(f"warning: {warning}"), err=True)
-        self.trials = made.task.trials or int(made.task.budget.get("trials", made.optimize.trials))
-        self.first = len(study.done())
-        said = f", {self.first:,} of them made before" if self.first else ""
-        click.echo(f"study {study.name}: {self.trials:,} trials{said}", err=True)
-
-    def shown(self, made: Ready, done: Sequence[Done]) -> None:
-        every = 0.2 if sys.stderr.isatty() else EVERY
-        if time.monotonic() - self.said < every:
-            return
-        self.said = time.monotonic()
-        line = self.line(made, done)
-        if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{line}", nl=False, err=True)
-        else:
-            click.echo(line, err=True)
-
-    def line(self, made: Ready, done: Sequence[Done]) -> str:
-        from align_dsl.optimize.choose import incumbent
-        from align_dsl.records.stats import macro_bootstrap
-
-        best = incumbent(done)
-        if best is not None and best.number != self.best[0]:
-            marks = [float(m == "1") for m in best.sat.marks]
-            asked = made.train.asked
-            span = macro_bootstrap(marks, [a.attribute for a in asked], [a.group for a in asked])
-            self.best = best.number, str(span or f"{best.score:.2f}")
-        rate = (len(done) - (self.first or 0)) / max(1e-9, time.monotonic() - self.began)
-        left = max(0, self.trials - len(done)) / rate if rate else 0.0
-        pruned, failed = sum(d.pruned for d in done), sum(d.score is None for d in done)
-        calls = sum(d.sat.spent.paid for d in done)
-        said = f"{len(done):,}/{self.trials:,}  best {self.best[1]} on train  {pruned:,} pruned  "
-        said += f"{failed:,} failed  " if failed else ""
-        return said + f"{calls:,} calls  {left:.0f} s left"
-
-    def ended(self, outcome: Outcome) -> None:
-        if sys.stderr.isatty():
-            click.echo("", err=True)
-        for line in _summary(outcome):
-            click.echo(visible(line))
-
-
-class Lines(Watcher):
-    """For programs: one JSON object a line on stdout."""
-
-    def begun(self, made: Ready, study: Study) -> None:
-        self._say("start", study=study.name, warnings=list(made.warnings))
-
-    def shown(self, made: Ready, done: Sequence[Done]) -> None:
-        one = max(done, key=lambda d: d.number)
-        self._say("trial", number=one.number, config=one.config, score=one.score, pruned=one.pruned)
-
-    def ended(self, outcome: Outcome) -> None:
-        from dataclasses import asdict
-
-        chosen, verdict = outcome.chosen, outcome.verdict
-        self._say(
-            "done",
-            study=outcome.study,
-            trials=len(outcome.done),
-            ended=outcome.ended,
-            chosen=chosen.done.config if chosen else None,
-            train=[chosen.default.score, chosen.done.score] if chosen else None,
-            verdict=asdict(verdict) if verdict else None,
-            better=outcome.is_better,
-            written=str(outcome.written) if outcome.written else None,
-            calls=outcome.paid,
-        )
-
-    @staticmethod
-    def _say(event: str, **what: Any) -> None:
-        click.echo(json.dumps({"event": event, **what}, ensure_ascii=False))
-        sys.stdout.flush()
-
-
-def _summary(outcome: Outcome) -> Iterator[str]:
-    done = outcome.done
-    whole = sum(d.score is not None and not d.pruned for d in done)
-    pruned, failed = sum(d.pruned for d in done), sum(d.score is None for d in done)
-    yield (
-        f"study {outcome.study}: {len(done):,} trials ({whole:,} whole, {pruned:,} pruned, "
-        f"{failed:,} failed), {outcome.paid:,} calls; {outcome.ended}"
-    )
-    chosen, verdict = outcome.chosen, outcome.verdict
-    if chosen is None:
-        return
-    for name, value in chosen.done.config.items():
-        before = chosen.default.config.get(name)
-        if name not in chosen.default.config or before != value:
-            yield f"  {name}: {_short(before)} -> {_short(value)}"
-    scores = f"{chosen.default.score or 0:.3f} -> {chosen.done.score or 0:.3f}"
-    yield f"train: {scores}; the gain on blocks that had no say is {chosen.checked:+.3f}"
-    if verdict is None:
-        yield "not better: nothing did better on the train cases; the test cases were not looked at"
-        return
-    value, low, high = verdict.gain
-    yield (
-        f"test:  {verdict.default:.3f} -> {verdict.winner:.3f}, difference {value:+.3f} "
-        f"[{low:+.3f}, {high:+.3f}], p {verdict.p:.2g}; {verdict.only_winner:,} questions won, "
-        f"{verdict.only_default:,} lost of {verdict.questions:,}, in {verdict.groups:,} cases"
-    )
-    if verdict.looks > 1:
-        yield (
-            f"       look {verdict.looks} at these test cases, so surer than usual: "
-            f"[{verdict.sure[1]:+.3f}, {verdict.sure[2]:+.3f}]"
-        )
-    if not verdict.is_better:
-        yield "not better: the test cases do not show it; nothing was written"
-        return
-    yield f"better: written to {outcome.written}"
-
-
-def _short(value: Any) -> str:
-    text = "the file's own" if value is None else " ".join(str(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def explain(program: Path, changes: Changes, store: Path) -> None:
     """What `align-dsl explain --optimize` prints: the space, the splits and the cost."""
     import random
 
     from align_dsl.optimize.propose import every
+    from align_dsl.optimize.row import shown
     from align_dsl.optimize.search import BATCH
     from align_dsl.optimize.task import price, ready
     from align_dsl.optimize.verdict import looks
@@ -245,12 +121,32 @@ def explain(program: Path, changes: Changes, store: Path) -> None:
         try:
             space, train, test = made.space, made.train, made.test
             click.echo(f"optimize {space.decider.name} on {visible(next(iter(made.backends)))}")
+            if not made.searches:
+                from align_dsl.optimize.stock_price import doubts as of_dspy
+                from align_dsl.optimize.stock_price import told
+
+                for line in told(made):
+                    click.echo(visible(line))
+                for warning in (*made.warnings, *of_dspy(made)):
+                    click.echo(_painted(f"warning: {warning}"))
+                return
+            from align_dsl.optimize.reword import expected
+            from align_dsl.optimize.reword import told as of_wordings
+
+            made = expected(made)
+            space, train, test = made.space, made.train, made.test
             for d in space.dimensions:
-                click.echo(visible(f"  {d.name} = {_short(d.default)}    tries {d}"))
+                click.echo(visible(f"  {d.name} = {shown(d.default)}    tries {d}"))
             distinct = every(space) if space.size is not None and space.size <= 20_000 else None
+            for line in of_wordings(made):
+                click.echo(visible(line))
             n = f"{len(distinct):,}" if distinct is not None else "endlessly many"
             click.echo(f"  {n} configurations, {made.optimize.trials:,} trials, {made.sampler}")
             click.echo(f"  in batches of {BATCH}, seed {made.optimize.seed}")
+            if made.aims.several:
+                click.echo(f"  {weighed(made.aims)}")
+            for name, most in made.aims.at_most.items():
+                click.echo(f"  a decision may need {most:,g} {name} on average")
             for name, exam in (("train", train), ("test", test)):
                 cases = sum(len(b) for b in exam.blocks)
                 said = f"{name}: {cases:,} cases, {len(exam.asked):,} questions"
@@ -268,7 +164,7 @@ def explain(program: Path, changes: Changes, store: Path) -> None:
             )
             if next(iter(made.loaded.program.models)).backend == "embedded":
                 click.echo("  no calls: embedded")
-            for warning in made.warnings:
+            for warning in (*made.warnings, *doubts(made)):
                 click.echo(_painted(f"warning: {warning}"))
         finally:
             made.close()

@@ -10,7 +10,7 @@ import click
 from align_dsl.commands.export import _pages, _write
 from align_dsl.commands.runs import model_titles, open_existing
 from align_dsl.commands.store import store_option
-from align_dsl.errors import visible
+from align_dsl.errors import StoreError, visible
 
 
 @click.command
@@ -31,7 +31,13 @@ def command(run: str, output: Path | None, store: Path) -> None:
     from align_dsl.records.report import report
 
     with open_existing(store) as opened:
-        recorded = opened.load(run, judgements=False)
+        try:
+            recorded = opened.load(run, judgements=False)
+        except StoreError:
+            if name := _study(run, store):
+                said = f"`{visible(run)}` is a study; its page: align-dsl studies show {name}"
+                raise StoreError(f"{said} --html FILE") from None
+            raise
         name = recorded.record.id
         page = report(
             recorded,
@@ -42,3 +48,11 @@ def command(run: str, output: Path | None, store: Path) -> None:
     path = output or Path(re.sub(r"[^\w.-]", "_", name) + ".html")
     _write(path, [page])
     click.echo(f"written: {visible(str(path))}", err=True)
+
+
+def _study(run: str, store: Path) -> str:
+    """The study that is called so, if there is one."""
+    from align_dsl.optimize.study import studies
+
+    names = [name for name, _ in studies(store.parent / "study.log")]
+    return next((visible(name) for name in names if run and name.startswith(run)), "")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from align_dsl.commands.console import console
+from align_dsl.commands.export import _write
+from align_dsl.commands.outcome import print_trials
 from align_dsl.commands.runs import _add, _table
 from align_dsl.commands.store import store_option
 from align_dsl.errors import StoreError, visible
+
+if TYPE_CHECKING:
+    from align_dsl.optimize.study import Done
 
 storage_option = click.option(
     "--storage", metavar="URL", help="A database of studies, instead of the store's own."
@@ -45,7 +51,10 @@ def list_studies(store: Path, storage: str | None) -> None:
     for name, facts in sorted(known, key=lambda s: str(s[1].get("created", "")), reverse=True):
         with Study(where, name) as study:
             done = study.done()
-        scores = [d.score for d in done if d.score is not None and not d.pruned]
+        whole = [d for d in done if d.score is not None and not d.pruned]
+        scores = [d.score or 0.0 for d in whole[:1]] + [
+            d.score or 0.0 for d in whole if d.is_allowed
+        ]
         train = f"{scores[0] * 100:.0f} to {max(scores) * 100:.0f}" if scores else ""
         _add(
             table,
@@ -61,48 +70,100 @@ def list_studies(store: Path, storage: str | None) -> None:
 
 
 def _verdict(facts: dict[str, Any]) -> str:
-    verdict = facts.get("verdict")
-    if not verdict:
+    from align_dsl.optimize.verdict import noted
+
+    verdict = noted(facts)
+    if verdict is None:
         return "" if "chosen" not in facts else "not better"
-    value, low, high = (100 * x for x in verdict["gain"])
-    word = "better" if verdict["sure"][1] > 0 else "not better"
+    value, low, high = (100 * x for x in verdict.gain)
+    word = "better" if verdict.is_better else "not better"
     return f"{word}: {value:+.0f} [{low:+.0f}, {high:+.0f}]"
 
 
 @command.command("show")
 @click.argument("study")
 @click.option("--trials", "all_trials", is_flag=True, help="Every trial, too.")
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write all of it as one HTML page instead.",
+)
 @store_option
 @storage_option
-def show(study: str, all_trials: bool, store: Path, storage: str | None) -> None:
+def show(study: str, all_trials: bool, html: Path | None, store: Path, storage: str | None) -> None:
     """One study: what each value of each setting does, and the best for what they cost."""
-    from align_dsl.optimize.effects import effects, front
+    from align_dsl.optimize.aims import aims_noted
+    from align_dsl.optimize.effects import front
     from align_dsl.optimize.study import Study, find
+    from align_dsl.optimize.verdict import looks, noted
 
     where: Path | str = storage or store.parent / "study.log"
     if isinstance(where, Path) and not where.exists():
         raise StoreError(f"nothing has been optimized here: no {visible(str(where))}")
     with Study(where, find(where, study)) as one:
         facts, done = one.facts(), one.done()
-        calls, tokens = one.paid()
+        paid = one.paid()
+    if html is not None:
+        from align_dsl.optimize.page import page
+
+        looked = len(looks(store.parent / "looks.jsonl", str(facts.get("test", ""))))
+        _write(html, [page(one.name, facts, done, paid, looked)])
+        click.echo(f"written: {visible(str(html))}", err=True)
+        return
+    _print_facts(one.name, facts, done, paid)
+    if not any(d.score is not None and not d.pruned for d in done):
+        return
+    _print_effects(done, facts)
+    aims, verdict = aims_noted(facts), noted(facts)
+    weighed = aims.objectives if aims.several else ("accuracy", "calls", "tokens")
+    click.echo(f"what nothing beats in {', '.join(weighed)} (train cases; costs of a decision)")
+    chosen = next((d.number for d in done if d.config == facts.get("chosen")), None)
+    print_trials(front(done, weighed), facts, chosen)
+    if verdict is not None and (aims.several or aims.at_most):
+        word = "better" if verdict.is_better else "not better"
+        click.echo(f"{word}: {verdict.why}")
+    if all_trials:
+        click.echo("every trial")
+        print_trials(done, facts, chosen)
+
+
+def _print_facts(
+    name: str, facts: dict[str, Any], done: Sequence[Done], paid: tuple[int, int]
+) -> None:
     whole = [d for d in done if d.score is not None and not d.pruned]
+    dear = sum(not d.is_allowed for d in done)
+    failed = sum(d.score is None and d.is_allowed for d in done)
     seconds = sum(d.seconds for d in done)
+    limits = ", ".join(f"{v:,g} {k}" for k, v in facts.get("at_most", {}).items())
     said = {
-        "study": one.name,
+        "study": name,
         "program": f"{facts.get('program', '')} ({facts.get('source', '')})",
         "decider": f"{facts.get('decider', '')} on {facts.get('model', '')}",
         "date": str(facts.get("created", "")),
         "search": f"{facts.get('sampler', '')}, seed {facts.get('seed', '')}",
+        "aims": ", ".join(facts.get("objectives", ["accuracy"])),
+        "wordings": ", ".join(
+            f"{len(texts)} of {name} by a model" for name, texts in _wordings(facts).items()
+        ),
+        "at most": f"{limits} a decision" if limits else "",
         "trials": f"{len(done):,}: {len(whole):,} whole, {sum(d.pruned for d in done):,} pruned, "
-        f"{sum(d.score is None for d in done):,} failed",
-        "paid": f"{calls:,} calls, {tokens:,} tokens, {seconds:,.0f} s",
+        f"{failed:,} failed" + (f"; {dear:,} over the limits" if limits else ""),
+        "paid": f"{paid[0]:,} calls, {paid[1]:,} tokens, {seconds:,.0f} s",
         "verdict": _verdict(facts),
     }
-    for name, value in said.items():
+    for key, value in said.items():
         if value:
-            click.echo(f"{name:<9}{visible(value)}")
-    if not whole:
-        return
+            click.echo(f"{key:<9}{visible(value)}")
+
+
+def _wordings(facts: dict[str, Any]) -> dict[str, list[str]]:
+    return dict(facts.get("wordings", {}))
+
+
+def _print_effects(done: Sequence[Done], facts: dict[str, Any]) -> None:
+    from align_dsl.optimize.effects import effects
+
     table = _table("setting", "value", ">trials", ">effect, points", "95 % interval")
     for e in effects(done, facts):
         gain = e.gain
@@ -110,20 +171,4 @@ def show(study: str, all_trials: bool, store: Path, storage: str | None) -> None
         value = f"{100 * gain.value:+.1f}" if gain else ""
         _add(table, e.setting, e.value, f"{e.trials}", value, f"[{low:+.1f}, {high:+.1f}]")
     click.echo("\nwhat each value does, the others being equal (train cases, whole trials)")
-    console().print(table)
-    click.echo("what nothing beats in accuracy, calls and tokens (train cases)")
-    _print_trials(front(done))
-    if all_trials:
-        click.echo("every trial")
-        _print_trials(done)
-
-
-def _print_trials(rows: list[Any]) -> None:
-    table = _table(">trial", ">train, %", ">calls", ">tokens", "", "configuration")
-    for d in rows:
-        state = "pruned" if d.pruned else "" if d.score is not None else visible(d.why)
-        settings = ", ".join(f"{k} {' '.join(str(v).split())[:40]}" for k, v in d.config.items())
-        score = f"{d.score * 100:.1f}" if d.score is not None else ""
-        spent = d.sat.spent
-        _add(table, str(d.number), score, f"{spent.calls:,}", f"{spent.tokens:,}", state, settings)
     console().print(table)

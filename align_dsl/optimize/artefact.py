@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from align_dsl import __version__, pipeline
 from align_dsl.errors import CompileError, PlanError, visible
 from align_dsl.language.space import declaration
+from align_dsl.optimize.aims import COSTS, Aims
 from align_dsl.optimize.choose import Chosen
 from align_dsl.optimize.space import Config
 from align_dsl.optimize.study import Done
 from align_dsl.optimize.task import Ready
 from align_dsl.optimize.verdict import Verdict
+
+if TYPE_CHECKING:
+    from align_dsl.optimize.stock import Found
 
 NAMED = re.compile(r"[A-Za-z0-9_./-]+")
 
@@ -30,9 +35,18 @@ def path_of(program: Path) -> Path:
 
 def write(made: Ready, chosen: Chosen, verdict: Verdict, done: Sequence[Done], to: Path) -> Path:
     """Write the file, whole or not at all, and see that it means what the trial was."""
-    comments = "".join(f"# {visible(line)}\n" for line in _provenance(made, chosen, verdict, done))
+    return _write(made, chosen.done.config, _provenance(made, chosen, verdict, done), to)
+
+
+def write_found(made: Ready, found: Found, verdict: Verdict, paid: int, to: Path) -> Path:
+    """The same for what an optimizer of DSPy came back with."""
+    return _write(made, found.settings, _of_dspy(made, found, verdict, paid), to)
+
+
+def _write(made: Ready, config: Config, told: Iterable[str], to: Path) -> Path:
+    comments = "".join(f"# {visible(line)}\n" for line in told)
     body = yaml.dump(
-        _body(made, chosen.done.config, to),
+        _body(made, config, to),
         Dumper=_Dumper,
         sort_keys=False,
         allow_unicode=True,
@@ -47,7 +61,7 @@ def write(made: Ready, chosen: Chosen, verdict: Verdict, done: Sequence[Done], t
         said = f"error: cannot write {visible(str(to))}: {error.strerror or error}"
         raise PlanError(f"{said}\n  = name another file: --output FILE") from None
     try:
-        _means_the_same(Path(name), made, chosen.done.config)
+        _means_the_same(Path(name), made, config)
         os.replace(name, to)
     except BaseException:
         os.unlink(name)
@@ -108,13 +122,48 @@ def _provenance(
     for name, value in made.space.changes(chosen.done.config).items():
         before = made.space.default.get(name)
         yield f"changed  {name}: {_short(before)} -> {_short(value)}"
+        if value in made.wordings.get(name, ()) and made.optimize.propose:
+            yield f"         proposed by {made.optimize.propose.model}"
     gain = chosen.gain
     yield (
         f"train    {chosen.default.score or 0:.3f} -> {chosen.done.score or 0:.3f}"
         + (f", {signed(gain.value)} [{signed(gain.low)}, {signed(gain.high)}]" if gain else "")
         + f" on {train} cases"
     )
-    yield f"         that chose it; {signed(chosen.checked)} on blocks that had no say"
+    if chosen.checked is None:
+        yield "         that it was picked from by hand"
+    else:
+        yield f"         that chose it; {signed(chosen.checked)} on blocks that had no say"
+    yield from _of_test(made, verdict)
+    if made.aims != Aims():
+        each = [(name, *verdict.each(name)) for name in COSTS]
+        said = ", ".join(f"{a:.4g} -> {b:.4g} {name}" for name, a, b in each)
+        yield f"cost     {said} a decision"
+
+
+def _of_dspy(made: Ready, found: Found, verdict: Verdict, paid: int) -> Iterator[str]:
+    yield f"Made by `align-dsl optimize` {__version__}. Use and edit it like any program."
+    yield f"study    {made.study}, `method: {made.optimize.method}`, seed {made.optimize.seed}"
+    yield f"         {found.candidates} candidates, {paid:,} calls with the verdict's"
+    yield f"         DSPy {version('dspy')}: {found.optimizer}"
+    if made.optimize.propose:
+        yield f"         instructions written by {made.optimize.propose.model}"
+    yield f"from     {made.task.program.name}, digest {made.loaded.program.digest()}"
+    yield f"model    {next(iter(made.backends))}"
+    for name, value in found.settings.items():
+        said = f"{len(value)} worked examples" if isinstance(value, list) else _short(value)
+        yield f"changed  {name}: {said}"
+    for note in found.notes:
+        yield f"note     {note}"
+    if found.scores:
+        before, after = found.scores
+        yield f"train    {before:.3f} -> {after:.3f} on DSPy's part of it, the mean over questions"
+    else:
+        yield "train    held against nothing"
+    yield from _of_test(made, verdict)
+
+
+def _of_test(made: Ready, verdict: Verdict) -> Iterator[str]:
     value, low, high = verdict.gain
     yield (
         f"test     {verdict.default:.3f} -> {verdict.winner:.3f}, "
@@ -153,5 +202,11 @@ def _mapping(dumper: yaml.SafeDumper, value: dict[str, Any]) -> yaml.Node:
     return dumper.represent_mapping("tag:yaml.org,2002:map", value.items(), flow_style=short)
 
 
+def _list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
+    short = all(isinstance(v, str | int | float | bool) for v in value) and len(str(value)) <= 90
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=short)
+
+
+_Dumper.add_representer(list, _list)
 _Dumper.add_representer(str, _text)
 _Dumper.add_representer(dict, _mapping)

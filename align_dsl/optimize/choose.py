@@ -2,8 +2,8 @@
 
 The best of many looks better than it is. So scores are averaged with those of their neighbours
 first; the choice falls on the configuration nearest to the file among those that cannot be told
-from the best (the one-standard-error rule); and what the search has gained is estimated by
-choosing on some blocks and looking at the others.
+from the best (the one-standard-error rule), or on the cheapest of them where costs are weighed; and
+what the search has gained is estimated by choosing on some blocks and looking at the others.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+from align_dsl.errors import PlanError
+from align_dsl.optimize.aims import Aims, aims_of
+from align_dsl.optimize.sat import RIGHT
 from align_dsl.optimize.smooth import smoothed
 from align_dsl.optimize.space import Space
 from align_dsl.optimize.study import Done
-from align_dsl.optimize.trial import RIGHT, Exam
+from align_dsl.optimize.trial import Exam
 from align_dsl.records.stats import Interval, mcnemar
 
 HOPELESS = 0.05  # p of the pruning test; benchmarks/optimize_pruning.py shows what it costs
@@ -27,9 +30,9 @@ class Chosen:
 
     done: Done
     default: Done
-    best: Done  # the highest score, for what that is worth
+    best: Done  # the highest score within the limits, for what that is worth
     gain: Interval | None  # over the default, on the train cases that chose it: too good
-    checked: float  # the gain of choosing so, on blocks that had no say
+    checked: float | None = None  # the gain of choosing so, on blocks that had no say
 
     @property
     def is_default(self) -> bool:
@@ -58,53 +61,84 @@ def whole(done: Sequence[Done]) -> list[Done]:
     return [d for d in done if d.score is not None and not d.pruned]
 
 
+def allowed(done: Sequence[Done]) -> list[Done]:
+    """Of these, the ones that keep to every limit."""
+    return [d for d in whole(done) if d.is_allowed]
+
+
 def incumbent(done: Sequence[Done]) -> Done | None:
-    """The best of what was tried to the end; of equals the first."""
-    return max(whole(done), key=lambda d: d.score or 0.0, default=None)
+    """The best of what was tried to the end and keeps to the limits; of equals the first."""
+    return max(allowed(done), key=lambda d: d.score or 0.0, default=None)
 
 
-def choose(exam: Exam, space: Space, done: Sequence[Done]) -> Chosen:
-    """`done` begins with the default."""
-    default, every = done[0], whole(done)  # the default is always whole
+def choose(exam: Exam, space: Space, done: Sequence[Done], pick: int | None = None) -> Chosen:
+    """`done` begins with the default. `pick`: take the trial of this number, by no rule."""
+    aims, default = aims_of(space.checked.program), done[0]
+    every = whole(done)  # the default is always among them
+    best = max(allowed(done), key=lambda d: d.score or 0.0, default=default)
     blocks = [a.block for a in exam.asked]
-    picked = _pick(exam, space, every, [True] * len(blocks))
+    if pick is not None:
+        picked = _the_one(done, pick)
+        return Chosen(picked, default, best, exam.difference(picked.sat.marks, default.sat.marks))
+    picked = _pick(exam, space, aims, every, [True] * len(blocks))
     checked = 0.0
     for block in sorted(set(blocks)):
-        one = _pick(exam, space, every, [b != block for b in blocks])
+        one = _pick(exam, space, aims, every, [b != block for b in blocks])
         inside = [b == block for b in blocks]
         checked += sum(_gains(exam, one, default, inside).values())
-    best = max(every, key=lambda d: d.score or 0.0)
     gain = exam.difference(picked.sat.marks, default.sat.marks)
     return Chosen(picked, default, best, gain, checked)
 
 
-def _pick(exam: Exam, space: Space, every: Sequence[Done], use: Sequence[bool]) -> Done:
-    """The simplest of those within a standard error of the best, neighbours having their say.
+def _the_one(done: Sequence[Done], number: int) -> Done:
+    found = next((d for d in allowed(done) if d.number == number), None)
+    if found is not None:
+        return found
+    one = next((d for d in done if d.number == number), None)
+    if one is None:
+        why = f"there is no trial {number}"
+    elif one.score is None:
+        why = f"trial {number} could not be tried"
+    elif one.pruned:
+        why = f"trial {number} was given up before its end"
+    else:
+        why = f"trial {number} does not keep to `at_most`"
+    raise PlanError(f"error: {why}\n  = `align-dsl studies show last --trials` lists all of them")
 
-    The default, which comes first, has to be beaten; by how much is for the test cases to say.
+
+def _pick(exam: Exam, space: Space, aims: Aims, every: Sequence[Done], use: Sequence[bool]) -> Done:
+    """Of those within a standard error of the best, neighbours having their say, the cheapest where
+    costs are weighed, else the simplest.
+
+    Where they are not, the default, which comes first, has to be beaten; by how much is for the
+    test cases to say. Where they are, it is one of those to choose from.
     """
     scores = [_score(exam, d, use) for d in every]
     even = smoothed(space, [d.config for d in every], scores)
-    if len(every) == 1 or max(even[1:]) <= even[0]:
+    is_beaten = not aims.several and every[0].is_allowed
+    pairs = zip(every, even, strict=True)
+    others = [(d, s) for i, (d, s) in enumerate(pairs) if d.is_allowed and (i or not is_beaten)]
+    if not others or (is_beaten and max(s for _, s in others) <= even[0]):
         return every[0]
-    best = every[even.index(max(even[1:]), 1)]
+    best, _ = max(others, key=lambda pair: pair[1])
 
     def is_as_good(one: Done) -> bool:
         gains = list(_gains(exam, best, one, use).values())
         return sum(gains) <= standard_error(gains) + 1e-12
 
-    others = zip(every[1:], even[1:], strict=True)
-    good = [(d, s) for d, s in others if is_as_good(d)]
     chosen, _ = min(
-        good,
+        [pair for pair in others if is_as_good(pair[0])],
         key=lambda pair: (
+            [pair[0].costs[name] for name in aims.weighed],
             len(space.changes(pair[0].config)),
             pair[0].sat.spent.calls,
             -pair[1],
             pair[0].slot,
         ),
     )
-    return chosen if _score(exam, chosen, use) > scores[0] + 1e-12 else every[0]
+    if is_beaten and _score(exam, chosen, use) <= scores[0] + 1e-12:
+        return every[0]
+    return chosen
 
 
 def _score(exam: Exam, done: Done, use: Sequence[bool]) -> float:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from align_dsl.optimize.choose import whole
+from align_dsl.optimize.aims import COSTS
+from align_dsl.optimize.choose import allowed, whole
+from align_dsl.optimize.sat import RIGHT
 from align_dsl.optimize.study import Done
-from align_dsl.optimize.trial import RIGHT
-from align_dsl.records.stats import Interval, cluster_bootstrap
+from align_dsl.records.stats import Interval, cluster_bootstrap, macro_bootstrap
 
 MANY = 8  # values of a number beyond which they are taken together in thirds
 
@@ -94,20 +95,29 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def front(done: Sequence[Done]) -> list[Done]:
-    """Whole trials that no other beats in accuracy, calls and tokens at once; cheapest first."""
+def front(done: Sequence[Done], objectives: Sequence[str] = ("accuracy", *COSTS)) -> list[Done]:
+    """Whole trials within the limits that no other beats in all of these at once; cheapest first.
+    Of equals the first."""
 
-    def cost(d: Done) -> tuple[float, int, int]:
-        return -(d.score or 0.0), d.sat.spent.calls, d.sat.spent.tokens
+    def loss(d: Done) -> tuple[float, ...]:
+        return tuple(-(d.score or 0.0) if o == "accuracy" else d.costs[o] for o in objectives)
 
-    rows = whole(done)
-    kept: dict[tuple[float, int, int], Done] = {}
+    rows = allowed(done)
+    kept: dict[tuple[float, ...], Done] = {}
     for one in rows:
-        mine = cost(one)
-        if not any(_beats(cost(other), mine) for other in rows):
+        mine = loss(one)
+        if not any(_beats(loss(other), mine) for other in rows):
             kept.setdefault(mine, one)
-    return sorted(kept.values(), key=lambda d: (d.sat.spent.tokens, d.sat.spent.calls))
+    return sorted(kept.values(), key=lambda d: (*loss(d)[1:], loss(d)[0]))
 
 
-def _beats(a: tuple[float, int, int], b: tuple[float, int, int]) -> bool:
+def _beats(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+
+
+def interval(one: Done, facts: Mapping[str, Any]) -> Interval | None:
+    """Of the accuracy of a trial, over the train cases, whose facts are the study's."""
+    if "attributes" not in facts or len(one.sat.marks) < len(facts["groups"]):
+        return None
+    marks = [float(m == RIGHT) for m in one.sat.marks]
+    return macro_bootstrap(marks, facts["attributes"], facts["groups"])

@@ -8,7 +8,9 @@ and the lock is one that the system takes back from the dead.
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,9 @@ try:
     import fcntl
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
+
+
+COMING_AT_ONCE = 10  # times that the tables of a new database may be in the making by another
 
 
 class Lock:
@@ -50,8 +55,10 @@ def heal(journal: Path) -> int:
     """Cut off what follows the last whole line; how many bytes that was."""
     try:
         with journal.open("r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            keep = size
+            keep = size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            if file.read(1) == b"\n":
+                return 0  # nearly always
             while keep:  # from the end, in pieces: a journal may be long
                 start = max(0, keep - 65536)
                 file.seek(start)
@@ -86,7 +93,7 @@ def open_storage(where: Path | str) -> Any:
     with quiet():
         if isinstance(where, str):
             try:
-                return optuna.storages.get_storage(where)
+                return _database(where)
             except ImportError as error:
                 name = visible(str(error.name or error))
                 raise StoreError(
@@ -111,6 +118,36 @@ def open_storage(where: Path | str) -> Any:
                 f"{visible(str(where))} is damaged ({error}); move it away to start the studies"
                 " afresh: the answers are kept elsewhere, so that costs no call"
             ) from error
+
+
+def _database(url: str) -> Any:
+    """The tables are made by whoever comes first; of two that come at once, one finds them there
+    when it is about to make them, and looks again."""
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    for talks in ("optuna.storages._rdb.storage", "sqlalchemy.pool"):
+        # of errors that are raised as well, and these we tell of: see `lost`
+        logging.getLogger(talks).setLevel(logging.CRITICAL)
+    for _ in range(COMING_AT_ONCE):
+        try:
+            return optuna.storages.get_storage(url)
+        except (IntegrityError, ProgrammingError):
+            time.sleep(0.2)
+    return optuna.storages.get_storage(url)
+
+
+def lost(error: BaseException | None) -> StoreError | None:
+    """What to say where an error is that of a database that has gone away."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if not isinstance(error, SQLAlchemyError | optuna.exceptions.StorageInternalError):
+        return None
+    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+    first = visible(str(cause or error).strip().split("\n")[0])
+    return StoreError(
+        f"the storage can no longer be reached: {first}\n"
+        "  = all that was answered is kept; the same command goes on once it is there again"
+    )
 
 
 def close_storage(storage: Any) -> None:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from align_dsl.engine.execute import Stop
-from align_dsl.errors import BudgetError
+from align_dsl.errors import BackendError, BudgetError
 from align_dsl.optimize import artefact, verdict
 from align_dsl.optimize.choose import Chosen, choose
-from align_dsl.optimize.search import Limits, Search
+from align_dsl.optimize.reword import reworded
+from align_dsl.optimize.sat import Interrupted
+from align_dsl.optimize.search import Search
 from align_dsl.optimize.space import Config
 from align_dsl.optimize.study import Done, Study, studies
 from align_dsl.optimize.task import Ready, Task, facts, ready
-from align_dsl.optimize.trial import Interrupted
 from align_dsl.optimize.verdict import Verdict
+from align_dsl.optimize.workers import calls_left, reserve, search_of, to_stderr, workers
 from align_dsl.records.store import Store
 
-PATIENCE = 10.0  # seconds that workers get to save what they are at
+if TYPE_CHECKING:
+    from align_dsl.optimize.stock import Found
+    from align_dsl.optimize.stock_memory import Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Outcome:
     verdict: Verdict | None
     written: Path | None
     paid: int
+    found: Found | None = None  # of an optimizer of DSPy, in place of trials
 
     @property
     def is_better(self) -> bool:
@@ -44,15 +45,20 @@ class Outcome:
 
 
 Shown = Callable[[Ready, Sequence[Done]], None]
+Heard = Callable[["Memory"], None]
 
 
 def optimize(
     task: Task,
     *,
     output: Path | None = None,
+    pick: int | None = None,
     stop: Stop | None = None,
     begun: Callable[[Ready, Study], None] = lambda made, study: None,
     shown: Shown = lambda made, done: None,
+    heard: Heard = lambda memory: None,
+    lost: Callable[[str], None] = to_stderr,
+    told: Callable[[str], None] = lambda said: None,
 ) -> Outcome:
     """Search until the trials or the budget are spent, and judge the winner. The same task again
     goes on where it stopped; raises BudgetError where the verdict could not be paid."""
@@ -60,16 +66,77 @@ def optimize(
     with Store.open(task.store) as store:
         made = ready(task, store)
         try:
-            with Study(task.where, made.study) as study:
+            with Study(task.where, made.study, made.aims.objectives) as study:
+                try:
+                    left = calls_left(made, study)
+                    made = reworded(made, study, budget=left, stop=stop, say=told)
+                except Interrupted as cut:
+                    return _cut_short(study, cut, stop)
                 begin(made, study)
                 begun(made, study)
+                to = output or artefact.path_of(task.program)
+                if not made.searches:
+                    return _learn(made, study, to, stop, heard)
                 search = search_of(made, study, stop)
                 search.shown = lambda done: shown(made, done)
-                with _workers(task, stop):
+                with workers(task, stop, lost):
                     search.work()
-                return _end(made, study, search, output or artefact.path_of(task.program), stop)
+                return _end(made, study, search, to, stop, pick)
         finally:
             made.close()
+
+
+def _cut_short(study: Study, cut: Interrupted, stop: Stop) -> Outcome:
+    """It ended before the first trial, while the default showed what it gets wrong."""
+    study.keep("cut short", cut.reason, (cut.spent.paid, cut.spent.paid_tokens))
+    if cut.reason == "budget":
+        raise BudgetError("error: the budget is spent before the default was tried to the end")
+    return Outcome(study.name, (), stop.reason, None, None, None, study.paid()[0])
+
+
+def _learn(made: Ready, study: Study, output: Path, stop: Stop, heard: Heard) -> Outcome:
+    """Let an optimizer of DSPy find something, and judge it as what a search finds."""
+    from align_dsl.optimize.stock import aloud, learn, noted, recalled
+    from align_dsl.optimize.stock_memory import Memory
+
+    limits = {k: v for k, v in made.task.budget.items() if k != "trials"}
+    kept = reserve(made) if "calls" in limits else 0
+    if "calls" in limits:
+        limits["calls"] = max(0, limits["calls"] - kept)
+    memory = Memory(made.train.store, stop, limits, kept, study.facts().get("spent", {}))
+    said = aloud(heard)
+
+    def note(memory: Memory) -> None:
+        if memory.is_due():
+            study.note("spent", memory.spent())
+        said(memory)
+
+    memory.heard = note
+    try:
+        found = recalled(study.facts().get("found"), made) or learn(made, memory)
+    finally:
+        study.note("spent", memory.spent())
+    paid = int(memory.spent()["calls"])
+    ended = memory.ended or "DSPy came to its end"
+    if stop.asked:
+        return Outcome(study.name, (), ended, None, None, None, paid, found)
+    if not memory.ended:  # else a higher budget may come to something else
+        study.note("found", noted(found, made))
+    study.note("chosen", found.settings)
+    if not found.settings:
+        if memory.is_down:
+            raise BackendError(f"{ended}\n  = see to the model, and start again: all is saved")
+        if memory.ended:
+            raise BudgetError(f"error: {ended} before DSPy had found anything")
+        return Outcome(study.name, (), ended, None, None, None, paid, found)
+    judged, cost = _judged(made, study, found.settings, paid, stop)
+    if judged is None:
+        return Outcome(study.name, (), stop.reason, None, None, None, paid, found)
+    paid += cost
+    written = None
+    if judged.is_better:
+        written = artefact.write_found(made, found, judged, paid, output)
+    return Outcome(study.name, (), ended, None, judged, written, paid, found)
 
 
 def begin(made: Ready, study: Study) -> None:
@@ -98,33 +165,9 @@ def _warm(made: Ready) -> list[Config]:
     return found[-3:]
 
 
-def search_of(made: Ready, study: Study, stop: Stop) -> Search:
-    task, optimize = made.task, made.optimize
-    spared = task.budget.get("calls")
-    return Search(
-        study=study,
-        exam=made.train,
-        limits=Limits(
-            trials=task.trials or int(task.budget.get("trials", optimize.trials)),
-            calls=None if spared is None else max(0, int(spared) - _reserve(made)),
-            tokens=int(task.budget["tokens"]) if "tokens" in task.budget else None,
-            seconds=task.budget.get("seconds"),
-        ),
-        sampler=made.sampler,
-        seed=made.optimize.seed,
-        workers=task.workers,
-        warm=tuple(study.facts().get("warm", ())),
-        stop=stop,
-    )
-
-
-def _reserve(made: Ready) -> int:
-    """Calls that are kept back for the verdict: twice what the default needs on the test cases."""
-    plan = made.test.plan(made.space.default, 0)
-    return 2 * sum(plan.jobs[key].step.algorithm.calls for key in plan.model_jobs)
-
-
-def _end(made: Ready, study: Study, search: Search, output: Path, stop: Stop) -> Outcome:
+def _end(
+    made: Ready, study: Study, search: Search, output: Path, stop: Stop, pick: int | None
+) -> Outcome:
     done = study.done()
     paid = study.paid()[0]
     name, ended = study.name, search.ended or stop.reason
@@ -132,70 +175,33 @@ def _end(made: Ready, study: Study, search: Search, output: Path, stop: Stop) ->
         if not stop.asked:
             raise BudgetError(f"error: {ended} before the default was tried to the end")
         return Outcome(name, tuple(done), ended, None, None, None, paid)
-    chosen = choose(made.train, made.space, done)
+    chosen = choose(made.train, made.space, done, pick)
+    if study.facts().get("chosen") != chosen.done.config:
+        study.note("verdict", None)  # that of another
     study.note("chosen", chosen.done.config)
+    study.note("picked", pick is not None)
     if chosen.is_default:
         return Outcome(name, tuple(done), ended, chosen, None, None, paid)
-    left = made.task.budget.get("calls")
-    budget = None if left is None else max(0, int(left) - paid)
-    try:
-        judged, cost = verdict.give(made, chosen.done.config, budget=budget, stop=stop)
-    except Interrupted as cut:
-        if cut.reason == "budget":
-            raise BudgetError("error: the budget is spent before the verdict was given") from None
-        return Outcome(name, tuple(done), cut.reason, chosen, None, None, paid)
-    study.note("verdict", asdict(judged))
+    judged, cost = _judged(made, study, chosen.done.config, paid, stop)
+    if judged is None:
+        return Outcome(name, tuple(done), stop.reason, chosen, None, None, paid)
     written = None
-    if judged.is_better:
+    if judged.is_better or pick is not None:  # who picks has decided; the verdict is noted in it
         written = artefact.write(made, chosen, judged, done, output)
     return Outcome(name, tuple(done), ended, chosen, judged, written, paid + cost)
 
 
-# --- workers --------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _workers(task: Task, stop: Stop) -> Iterator[None]:
-    """Other processes in the same loop, for as long as this one is."""
-    spawn = multiprocessing.get_context("spawn")
-    others = [
-        spawn.Process(target=help_with, args=(task, os.getpid()), daemon=True)
-        for _ in range(task.workers - 1)
-    ]
-    for other in others:
-        other.start()
+def _judged(
+    made: Ready, study: Study, config: Config, paid: int, stop: Stop
+) -> tuple[Verdict | None, int]:
+    """The verdict and what it cost; None where somebody asked to stop."""
+    left = made.task.budget.get("calls")
+    budget = None if left is None else max(0, int(left) - paid)
     try:
-        yield
-    finally:
-        if stop.asked:
-            for other in others:
-                other.terminate()
-        end = time.monotonic() + PATIENCE
-        for other in others:
-            other.join(max(0.1, end - time.monotonic()))
-            if other.is_alive():
-                other.kill()
-                other.join()
-
-
-def help_with(task: Task, parent: int) -> None:
-    """What another process does: the loop, until it ends or its parent is gone."""
-    import signal
-
-    stop = Stop()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when
-    signal.signal(signal.SIGTERM, lambda *_: stop.now("terminated"))
-    threading.Thread(target=_watch, args=(parent, stop), daemon=True).start()
-    with Store.open(task.store) as store:
-        made = ready(task, store)
-        try:
-            with Study(task.where, made.study) as study:
-                search_of(made, study, stop).work()
-        finally:
-            made.close()
-
-
-def _watch(parent: int, stop: Stop) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    stop.now("its parent died")
+        judged, cost = verdict.give(made, config, budget=budget, stop=stop)
+    except Interrupted as cut:
+        if cut.reason == "budget":
+            raise BudgetError("error: the budget is spent before the verdict was given") from None
+        return None, 0
+    study.note("verdict", asdict(judged))
+    return judged, cost

@@ -14,14 +14,17 @@ from typing import Any
 
 from align_dsl.engine.execute import Stop
 from align_dsl.errors import AlignError, BackendError, CompileError
+from align_dsl.optimize.aims import Aims, aims_of, costs, planned
 from align_dsl.optimize.choose import estimate, hopeless, incumbent
 from align_dsl.optimize.propose import propose
-from align_dsl.optimize.space import Config
+from align_dsl.optimize.sat import Interrupted
+from align_dsl.optimize.space import Config, written
 from align_dsl.optimize.study import Done, Study
-from align_dsl.optimize.trial import Exam, Interrupted
+from align_dsl.optimize.trial import Exam
 
 BATCH = 4  # trials asked for together: more use more workers, fewer learn more from each other
 HEARTBEAT = 30.0  # seconds between signs of life, where others cannot see our process
+LOOK = 1.0  # seconds between two looks at what others have done meanwhile
 NAP = 0.05  # seconds between two looks whether others are done
 
 
@@ -48,6 +51,12 @@ class Search:
     shown: Callable[[Sequence[Done]], None] = lambda done: None
     ended: str = ""  # why there is no more to try
     over: bool = False  # the budget ran out in the middle of a trial
+    _known: dict[str, dict[str, float]] = field(default_factory=dict)
+    _seen: float = 0.0
+
+    @property
+    def aims(self) -> Aims:
+        return aims_of(self.exam.space.checked.program)
 
     def work(self) -> None:
         """Try until the study has come to an end, or `stop` is set."""
@@ -59,9 +68,18 @@ class Search:
             trial = self.study.claim()
             if trial is None:
                 time.sleep(NAP)
+                self._look()
                 continue
             self._try(trial)
-            self.shown(self.study.done())
+            self._show()
+
+    def _look(self) -> None:
+        if time.monotonic() - self._seen >= LOOK:
+            self._show()
+
+    def _show(self) -> None:
+        self._seen = time.monotonic()
+        self.shown(self.study.done())
 
     def _prepare(self) -> bool:
         """See to it that there are trials to claim; False where there is no more to try."""
@@ -96,11 +114,13 @@ class Search:
             return []
         return propose(
             self.exam.space,
-            [d.tried for d in before],
+            [d.tried(self.aims) for d in before],
             size,
             sampler=self.sampler,
             seed=self.seed,
             batch=batch,
+            costs=len(self.aims.weighed),
+            over=self._beforehand,
         )
 
     def _is_spent(self, done: Sequence[Done]) -> bool:
@@ -124,13 +144,18 @@ class Search:
         began = time.monotonic()
 
         def enough(marks: str) -> bool:
-            return best is not None and hopeless(self.exam, marks, best.sat.marks)
+            self._look()
+            if best is None or self.aims.several:  # what is less accurate may be cheaper
+                return False
+            return hopeless(self.exam, marks, best.sat.marks)
 
         budget = None
         if self.limits.calls is not None:
             budget = max(0, self.limits.calls - self.study.paid()[0]) // self.workers
         stop = _Until(self.stop)
         try:
+            if config != self.exam.space.default and self._is_too_dear(trial, config):
+                return
             with _Heart(self.study, trial):
                 sat = self.exam.sit_all(config, budget=budget, stop=stop, enough=enough)
         except Interrupted as ended:
@@ -153,7 +178,35 @@ class Search:
         score = self.exam.score(sat.marks)
         if pruned and best is not None:
             score = estimate(self.exam, sat.marks, best)
-        self.study.finish(trial, sat, score, pruned, time.monotonic() - began)
+        needed = costs(sat)
+        values = [score, *(needed[name] for name in self.aims.weighed)]
+        seconds = time.monotonic() - began
+        self.study.finish(trial, sat, values, pruned, seconds, self.aims.over(needed))
+
+    def _is_too_dear(self, trial: Any, config: Config) -> bool:
+        """Refuse what is known to need more calls than a decision may, before anything is paid.
+        Not so the default, which all else is held against."""
+        over = self._beforehand(config)
+        if over.get("calls", 0) <= 0:
+            return False
+        sat = planned(self.exam, config)
+        most = self.aims.at_most["calls"]
+        why = f"needs {costs(sat)['calls']:.4g} calls a decision, and may need {most:g}"
+        self.study.refuse(trial, why, sat, over)
+        return True
+
+    def _beforehand(self, config: Config) -> dict[str, float]:
+        """How far a configuration passes the limit of calls, as far as its plan tells."""
+        if "calls" not in self.aims.at_most:
+            return {}
+        key = written(config)
+        if key not in self._known:
+            try:
+                needed = costs(planned(self.exam, config))["calls"]
+            except CompileError:  # said where it is tried
+                return {}
+            self._known[key] = self.aims.over({"calls": needed})
+        return self._known[key]
 
     def _refuse_or_raise(self, trial: Any, error: BackendError, batch: int) -> None:
         """A model that is there, and answers the default, cannot do what this trial asks of it."""

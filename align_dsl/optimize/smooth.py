@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from math import exp
 from typing import Any
 
-from align_dsl.optimize.space import Config, Dimension, Space
+from align_dsl.optimize.dimension import Dimension
+from align_dsl.optimize.space import Config, Space, written
 
 NEAR = 0.15  # how far a neighbour is, in widths of the space, that counts 0.6 as much
 APART = 0.5  # how far apart two words are, or a setting that counts and one that does not
@@ -43,12 +44,15 @@ def _places(space: Space, config: Config) -> list[tuple[bool, Any]]:
 
 def _is_number(d: Dimension) -> bool:
     values = d.values or ()
-    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return numbers and not d.unordered
 
 
 def _place(d: Dimension, value: Any) -> Any:
-    if value is None or not _is_number(d):
-        return str(value)
+    if not _is_number(d):
+        return written({d.name: value})
+    if value is None:  # it counts for nothing in this configuration
+        return None
     if d.values is not None:
         return sorted(d.values).index(value) / max(1, len(d.values) - 1)
     return (value - d.low) / max(1e-12, d.high - d.low)

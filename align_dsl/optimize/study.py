@@ -7,22 +7,25 @@ to exactly one finished trial, and a batch to the same configurations.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from align_dsl.errors import StoreError, nearest, visible
-from align_dsl.optimize.journal import close_storage, open_storage, quiet, turn
+from align_dsl.optimize.aims import COSTS, Aims, costs
+from align_dsl.optimize.journal import close_storage, lost, open_storage, quiet, turn
 from align_dsl.optimize.propose import Tried
+from align_dsl.optimize.sat import Sat, Spent
 from align_dsl.optimize.space import Config, Space
-from align_dsl.optimize.trial import Sat, Spent
 
 STALE = 120.0  # seconds without a sign of life after which a worker elsewhere counts as dead
 LONELY = 10.0  # seconds after which a claim without a name counts as that of a dead worker
@@ -40,20 +43,36 @@ class Done:
     pruned: bool
     seconds: float
     why: str = ""  # where it could not be tried
+    over: Mapping[str, float] = field(default_factory=dict)  # limits: see Aims.over
 
     @property
-    def tried(self) -> Tried:
-        return Tried(self.config, self.score)
+    def costs(self) -> dict[str, float]:
+        return costs(self.sat)
+
+    @property
+    def is_allowed(self) -> bool:
+        return all(share <= 0 for share in self.over.values())
+
+    def tried(self, aims: Aims) -> Tried:
+        return Tried(
+            self.config, self.score, tuple(self.costs[name] for name in aims.weighed), self.over
+        )
 
 
 class Study:
-    def __init__(self, where: Path | str, name: str) -> None:
+    def __init__(
+        self, where: Path | str, name: str, objectives: Sequence[str] = ("accuracy",)
+    ) -> None:
+        """`objectives` matter where the study is not there yet."""
         self.where, self.name = where, name
         self._finished: dict[int, Done] = {}
         self.storage = open_storage(where)
         with quiet():
             self.optuna = optuna.create_study(
-                study_name=name, storage=self.storage, direction="maximize", load_if_exists=True
+                study_name=name,
+                storage=self.storage,
+                directions=["minimize" if name in COSTS else "maximize" for name in objectives],
+                load_if_exists=True,
             )
         self.id = self.storage.get_study_id_from_name(name)
 
@@ -63,8 +82,12 @@ class Study:
     def __enter__(self) -> Study:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        said = lost(error)
+        with contextlib.suppress(*([Exception] if said else [])):
+            self.close()
+        if said is not None:
+            raise said from error
 
     # --- facts of the study ----------------------------------------------------------------------
 
@@ -73,6 +96,21 @@ class Study:
 
     def note(self, key: str, value: Any) -> None:
         self.storage.set_study_user_attr(self.id, key, value)
+
+    def keep(self, key: str, value: Any, paid: tuple[int, int] = (0, 0)) -> None:
+        """Write down what may be said but once, and what it has cost: whoever comes first is right.
+
+        It is a trial that never runs, as of those every storage knows which was the first.
+        """
+        said = create_trial(
+            state=TrialState.FAIL, user_attrs={"kept": {key: value}, "paid": list(paid)}
+        )
+        self.storage.create_new_trial(self.id, template_trial=said)
+
+    def kept(self, key: str) -> Any:
+        """What was said first; None where nobody has said anything yet."""
+        said = (t.user_attrs.get("kept", {}) for t in self.trials())
+        return next((one[key] for one in said if key in one), None)
 
     # --- trials ----------------------------------------------------------------------------------
 
@@ -140,18 +178,33 @@ class Study:
     def alive(self, trial: FrozenTrial) -> None:
         """A sign of life, for workers that cannot see our process."""
         if isinstance(self.where, str):
-            self.storage.set_trial_user_attr(trial._trial_id, "worker", me())
+            with contextlib.suppress(Exception):  # the search itself will notice
+                self.storage.set_trial_user_attr(trial._trial_id, "worker", me())
 
     def finish(
-        self, trial: FrozenTrial, sat: Sat, score: float, pruned: bool, seconds: float
+        self,
+        trial: FrozenTrial,
+        sat: Sat,
+        values: Sequence[float],
+        pruned: bool,
+        seconds: float,
+        over: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
+        """`values` are those of the objectives, in their order."""
         result = {"marks": sat.marks, "pruned": pruned, "seconds": round(seconds, 3)}
         result |= asdict(sat.spent)
-        self._end(trial, result, TrialState.COMPLETE, [score])
+        self._end(trial, result, over, TrialState.COMPLETE, values)
 
-    def refuse(self, trial: FrozenTrial, why: str) -> None:
-        """It cannot be tried, now or ever."""
-        self._end(trial, {"why": why}, TrialState.FAIL, None)
+    def refuse(
+        self,
+        trial: FrozenTrial,
+        why: str,
+        sat: Sat | None = None,
+        over: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """It cannot be tried, now or ever; `sat` is what it would have needed, if that is known."""
+        needed = asdict(sat.spent) if sat else {}
+        self._end(trial, {"why": why, **needed}, over, TrialState.FAIL, None)
 
     def give_back(self, trial: FrozenTrial, why: str, paid: int = 0, tokens: int = 0) -> None:
         """Not finished, and to be tried again: by whoever asks next."""
@@ -181,9 +234,18 @@ class Study:
             return False
 
     def _end(
-        self, trial: FrozenTrial, result: dict[str, Any], state: TrialState, values: Any
+        self,
+        trial: FrozenTrial,
+        result: dict[str, Any],
+        over: Mapping[str, float],
+        state: TrialState,
+        values: Any,
     ) -> None:
+        result |= {"over": dict(over)} if over else {}
         try:
+            for name, share in over.items():  # where Optuna's own tools look for them
+                key = f"constraints:{name}"
+                self.storage.set_trial_system_attr(trial._trial_id, key, share)
             self.storage.set_trial_user_attr(trial._trial_id, "result", result)
             self.storage.set_trial_state_values(trial._trial_id, state, values)
         except optuna.exceptions.UpdateFinishedTrialError:
@@ -200,16 +262,17 @@ def _done(trial: FrozenTrial) -> Done | None:
     if trial.state == TrialState.FAIL and "why" not in result:
         return None  # it was thought dead while it wrote
     batch, i, _ = trial.user_attrs["slot"]
-    spent = Spent(**{k: result.get(k, 0) for k in ("calls", "tokens", "paid", "paid_tokens")})
+    spent = Spent(**{f.name: result.get(f.name, 0) for f in fields(Spent)})
     return Done(
         number=trial.number,
         slot=(batch, i),
         config=dict(trial.user_attrs["config"]),
         sat=Sat(result.get("marks", ""), spent),
-        score=trial.value if trial.state == TrialState.COMPLETE else None,
+        score=trial.values[0] if trial.state == TrialState.COMPLETE else None,
         pruned=bool(result.get("pruned")),
         seconds=float(result.get("seconds", 0)),
         why=str(result.get("why", "")),
+        over=result.get("over", {}),
     )
 
 
@@ -220,8 +283,10 @@ def me() -> dict[str, Any]:
 
 
 def _host() -> str:
+    """Where a process number means what it means here: this machine, boot and container."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot += f" {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         boot = ""
     return f"{platform.node()} {boot}".strip()
@@ -250,7 +315,8 @@ def _is_stale(trial: FrozenTrial, local: bool) -> bool:
     if worker is None:  # it died between its claim and its name
         began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         return bool(time.time() - began > LONELY)
-    if local and worker["host"] == _host():
+    here = _host()
+    if worker["host"] == here and (local or " " in here):  # a bare name may be that of several
         since: str = worker["since"]
         return bool(_started(worker["pid"]) != since)
     if local:  # a journal of another boot, or another machine: nobody there can be at work here

@@ -13,6 +13,7 @@ from align_dsl.engine.split import part
 from align_dsl.errors import CompileError, Diagnostic, PlanError, visible
 from align_dsl.language.library import Library
 from align_dsl.language.program import Optimize
+from align_dsl.optimize.aims import Aims, aims_of
 from align_dsl.optimize.space import Config, Space, model_of, space_of
 from align_dsl.optimize.trial import Exam, deal
 from align_dsl.pipeline import Changes, Loaded
@@ -32,6 +33,7 @@ class Task:
     program: Path
     changes: Changes = field(default_factory=Changes)
     decider: str | None = None
+    method: str | None = None
     store: Path = Path(".align/align.db")
     storage: str | None = None  # the URL of a database, or the journal beside the store
     trials: int | None = None
@@ -56,10 +58,14 @@ class Ready:
     test: Exam
     backends: Mapping[str, Backend]
     warnings: tuple[str, ...]
+    wordings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of a model: reword.py
+    named: str = ""  # as the study was before it had them
 
     @property
     def study(self) -> str:
         """The study's name: made of all that has a say in what its trials come to."""
+        if self.named:
+            return self.named
         program = self.loaded.program.model_copy(update={"optimize": None})
         said = [
             program.digest(),
@@ -69,13 +75,27 @@ class Ready:
             _content(self.train.pool or ()),
             str(self.optimize.seed),
             self.sampler,
+            *(() if self.aims == Aims() else [repr(self.aims)]),
+            *(() if self.searches else [self.optimize.method]),
+            *(() if self.searches and not self.optimize.propose else [repr(self.optimize.propose)]),
             *(b.fingerprint() for b in self.backends.values()),
             pipeline.prompts_version(),
         ]
         return f"{program.name}-{self.space.decider.name}-{digest(' '.join(said))[:8]}"
 
     @property
+    def aims(self) -> Aims:
+        return aims_of(self.loaded.program)
+
+    @property
+    def searches(self) -> bool:
+        """Whether align-dsl itself looks for what is better, and not an optimizer of DSPy."""
+        return self.optimize.method == "search"
+
+    @property
     def sampler(self) -> str:
+        if not self.searches:
+            return f"{self.optimize.method} of DSPy"
         return self.task.sampler or self.optimize.sampler
 
     @property
@@ -103,16 +123,21 @@ def ready(task: Task, store: Store) -> Ready:
     own = loaded.pool if program.data.exemplars else None
     _nothing_leaks(loaded, train, test, own)
     library = Library.beside(task.program)
-    space = space_of(loaded.checked, library, _exemplars(own if own is not None else train))
+    if optimize.method == "search":
+        space = space_of(loaded.checked, library, _exemplars(own if own is not None else train))
+    else:  # what is set is what DSPy comes up with
+        tuned = next(d for d in program.deciders if d.name == optimize.decider)
+        space = Space(loaded.checked, library, tuned, ())
     model = model_of(program, space.decider)
     backends = {model.name: open_backend(model)}
+    known = (*(own or ()), *train)
     made = Ready(
         task=task,
         loaded=loaded,
         optimize=optimize,
         space=space,
-        train=Exam(space, deal(train, BLOCKS, optimize.seed), store, backends, own),
-        test=Exam(space, (test,), store, backends, own if own is not None else train),
+        train=Exam(space, deal(train, BLOCKS, optimize.seed), store, backends, own, known),
+        test=Exam(space, (test,), store, backends, own if own is not None else train, known),
         backends=backends,
         warnings=(),
     )
@@ -139,6 +164,8 @@ def _complete(task: Task) -> Changes:
         name = f"{{decider: {task.decider}}}"
         sets.append(f"optimize={name}" if program.optimize is None else
                     f"optimize.decider={task.decider}")  # fmt: skip
+    if task.method is not None:
+        sets.append(f"optimize.method={task.method}")
     return replace(changes, sets=(*changes.sets, *sets))
 
 
@@ -148,7 +175,9 @@ def _nothing_leaks(
     """No text and no group may stand on both sides: the test would ask what was taught."""
     source = loaded.checked.source
     span = source.at(("data", "split"))
-    for name, cases in (("train", train), ("exemplars", own or ())):
+    demos = {d.case for one in loaded.program.deciders for s in one.steps for d in s.demos}
+    shown = [c for c in loaded.cases if c.scenario.id in demos]
+    for name, cases in (("train", train), ("exemplars", own or ()), ("demo", shown)):
         texts = {_text(c): c.scenario.id for c in cases}
         groups = {c.group: c.scenario.id for c in cases if c.group}
         for case in test:
@@ -179,6 +208,7 @@ def _doubts(made: Ready) -> tuple[str, ...]:
     doubts = []
     n, dimensions = len({a.group for a in made.train.asked}), len(made.space.dimensions)
     m = len({a.group for a in made.test.asked})
+    settings = f", {dimensions} settings" if dimensions else ""
     for where, groups in (("train", n), ("test", m)):
         least = minimum_detectable_difference(groups, DISAGREE)
         if least is None or least > 0.1:
@@ -186,8 +216,7 @@ def _doubts(made: Ready) -> tuple[str, ...]:
                 "any difference" if least is None else f"differences under {least * 100:.0f} points"
             )
             doubts.append(
-                f"{groups} independent {where} cases, {dimensions} settings: {said} cannot be told"
-                " from noise"
+                f"{groups} independent {where} cases{settings}: {said} cannot be told from noise"
             )
     return tuple(doubts)
 
@@ -229,10 +258,15 @@ def facts(made: Ready, warm: Sequence[Config]) -> dict[str, Any]:
         "train": _content([c for b in made.train.blocks for c in b]),
         "test": made.split,
         "seed": made.optimize.seed,
+        "method": made.optimize.method,
         "sampler": made.sampler,
         "dimensions": {d.name: str(d) for d in made.space.dimensions},
         "default": made.space.default,
         "groups": [a.group for a in made.train.asked],
         "weights": [round(w, 9) for w in made.train.weights],
+        "attributes": [a.attribute for a in made.train.asked],
+        "objectives": list(made.aims.objectives),
+        "at_most": dict(made.aims.at_most),
         "warm": list(warm),
+        **({"wordings": {k: list(v) for k, v in made.wordings.items()}} if made.wordings else {}),
     }

@@ -9,15 +9,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from math import sqrt
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from align_dsl.engine.execute import Stop
+from align_dsl.optimize.aims import Aims, aims_of, costs
+from align_dsl.optimize.sat import RIGHT, Sat
 from align_dsl.optimize.task import Ready
-from align_dsl.optimize.trial import RIGHT, Exam, Sat
+from align_dsl.optimize.trial import Exam
 from align_dsl.records.stats import Interval, mcnemar, sign_flip
 from align_dsl.types import digest
+
+TOLERATED = 0.05  # accuracy that may be lost where costs are weighed, for being cheaper
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +43,62 @@ class Verdict:
     looks: int  # at these test cases, this one included
     calls: tuple[int, int]  # that each needs: default, winner
     tokens: tuple[int, int]
+    decisions: int = 0  # that they were needed for
+    draws: int = 1  # of exemplars, whose mean the accuracies are; the counts are of the first
+    saves: tuple[str, ...] = ()  # of what costs count, where the winner is the cheaper one
+    breaks: tuple[str, ...] = ()  # limits that the winner does not keep to, on these cases
+    loss: float = 1.0  # of accuracy, at the most: as sure as the number of looks asks for
+
+    @property
+    def is_more_accurate(self) -> bool:
+        """By the interval and by the test, both as sure as the number of looks asks for."""
+        level = 0.05 if self.draws == 1 else 0.01  # who can draw for nothing can be asked for more
+        return self.sure[1] > 0 and self.p <= level / self.looks
+
+    @property
+    def is_as_good_for_less(self) -> bool:
+        return bool(self.saves) and self.loss < TOLERATED
 
     @property
     def is_better(self) -> bool:
-        """By the interval and by the test, both as sure as the number of looks asks for."""
-        return self.sure[1] > 0 and self.p <= 0.05 / self.looks
+        return not self.breaks and (self.is_more_accurate or self.is_as_good_for_less)
+
+    @property
+    def why(self) -> str:
+        """The conclusion in plain words."""
+        if self.breaks:
+            limits = " and ".join(self.breaks)
+            return f"on the test cases it needs more {limits} than a decision may"
+        if self.is_more_accurate:
+            return "more accurate on cases that no trial saw"
+        if self.is_as_good_for_less:
+            return f"fewer {' and '.join(self.saves)}, and at most {self._lost} of accuracy lost"
+        if self.saves:
+            return (
+                f"fewer {' and '.join(self.saves)}, but up to {self._lost} of accuracy may be lost,"
+                f" and {100 * TOLERATED:.0f} are the most that is put up with"
+            )
+        return "the test cases do not show that it is"
+
+    @property
+    def _lost(self) -> str:
+        return f"{100 * self.loss:.1f} points"
+
+    def each(self, cost: str) -> tuple[float, float]:
+        """What a decision costs: with the default, with the winner."""
+        default, winner = self.calls if cost == "calls" else self.tokens
+        return default / max(1, self.decisions), winner / max(1, self.decisions)
+
+
+def noted(facts: Mapping[str, Any]) -> Verdict | None:
+    """The verdict as a study's facts have it; those of older versions say less."""
+    said = facts.get("verdict")
+    if not isinstance(said, dict):
+        return None
+    known = {f.name for f in fields(Verdict)}
+    rows = ((k, tuple(v) if isinstance(v, list) else v) for k, v in said.items())
+    plain: dict[str, Any] = {k: v for k, v in rows if k in known}
+    return Verdict(**plain)
 
 
 def looks(file: Path, split: str) -> list[dict[str, Any]]:
@@ -72,7 +129,7 @@ def give(
     paid = 0
     for config in (made.space.default, dict(winner)):
         left = None if budget is None else budget - paid
-        sat = made.test.sit_all(config, budget=left, stop=stop)
+        sat = made.test.sit_often(config, budget=left, stop=stop)
         sats.append(sat)
         paid += sat.spent.paid
     known = [n for n, look in enumerate(before, start=1) if look.get("pair") == pair]
@@ -91,13 +148,15 @@ def _configured(made: Ready, winner: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def compare(exam: Exam, default: Sat, winner: Sat, looks: int = 1) -> Verdict:
-    one, two = default.marks, winner.marks
-    right = [[int(m == RIGHT) for m in marks] for marks in (two, one)]
+    one, two = default.drawn, winner.drawn
+    right = [[int(m == RIGHT) for m in sat.marks] for sat in (winner, default)]
     gains = exam.by_group(two, one)
     score = (exam.score(one), exam.score(two))
     gain = exam.difference(two, one)
     sure = gain if looks == 1 else exam.difference(two, one, 1 - 0.05 / looks)
     difference = score[1] - score[0]
+    aims = aims_of(exam.space.checked.program)
+    breaks = tuple(name for name, share in aims.over(costs(winner)).items() if share > 0)
     return Verdict(
         default=score[0],
         winner=score[1],
@@ -107,12 +166,43 @@ def compare(exam: Exam, default: Sat, winner: Sat, looks: int = 1) -> Verdict:
         p_pairs=mcnemar(right[0], right[1]),
         only_winner=sum(a > b for a, b in zip(*right, strict=True)),
         only_default=sum(a < b for a, b in zip(*right, strict=True)),
-        questions=len(one),
+        questions=len(default.marks),
         groups=len(gains),
         looks=looks,
         calls=(default.spent.calls, winner.spent.calls),
         tokens=(default.spent.tokens, winner.spent.tokens),
+        decisions=winner.spent.decisions,
+        draws=max(len(one), len(two)),
+        saves=_saves(aims, costs(default), costs(winner)),
+        breaks=breaks,
+        loss=max(0.0, -_plain(sure, difference)[1], -_least(list(gains.values()), looks)),
     )
+
+
+def _saves(
+    aims: Aims, default: Mapping[str, float], winner: Mapping[str, float]
+) -> tuple[str, ...]:
+    """Costs that count and are less, unless another that counts is more. A cost counts that is
+    weighed, or whose limit the default does not keep."""
+    broken = [name for name, share in aims.over(default).items() if share > 0]
+    counts = dict.fromkeys([*aims.weighed, *broken])
+    if any(winner[name] > default[name] for name in counts):
+        return ()
+    return tuple(name for name in counts if winner[name] < default[name])
+
+
+def _least(gains: list[float], looks: int) -> float:
+    """The low end of the mean gain over groups, which are fewer than they look.
+
+    A bootstrap of groups that all agree has no width, however few they are; this is Agresti and
+    Min's interval of paired shares, which adds half a group to each way that two can differ.
+    """
+    n = len(gains)
+    parts = [gain * n for gain in gains]
+    mean = sum(parts) / n
+    z = NormalDist().inv_cdf(1 - 0.025 / looks)
+    spread = sqrt(sum((p - mean) ** 2 for p in parts) + 1)
+    return (mean * n - z * spread) / (n + 2)
 
 
 def _plain(interval: Interval | None, value: float) -> tuple[float, float, float]:

@@ -12,10 +12,9 @@ from pathlib import Path
 from align_dsl.records.record import Judgement, Recorded
 from align_dsl.records.report import forest, numbers
 from align_dsl.records.report.card import aim, card, clipped, letter, outcome
-from align_dsl.records.report.html import DASH, Html, Part, document, el, join, style_sheet
+from align_dsl.records.report.html import DASH, Html, Part, el, join, page, section
 from align_dsl.records.report.sheet import Disagreement, Fetch, Sheet, sheet
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 NAME = 200  # characters shown of a name that came out of a file
 
 
@@ -43,25 +42,8 @@ def _in_memory(judgements: Sequence[Judgement]) -> Fetch:
 def _page(made: Sheet) -> Html:
     record = made.run.record
     css = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    head = join(
-        [
-            el("meta", charset="utf-8"),
-            el("meta", http_equiv="Content-Security-Policy", content=POLICY),
-            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            el("meta", name="color-scheme", content="light dark"),
-            el("meta", name="referrer", content="no-referrer"),
-            el("link", rel="icon", href="data:,"),  # else a browser asks a server for one
-            el("title", f"{record.program}: run {record.id}"),
-            style_sheet(css),
-        ],
-        "\n",
-    )
     parts = (_head, _forest, _table, _comparisons, _outcomes, _one, _disagreements, _foot)
-    return document(head, el("main", *(part(made) for part in parts)))
-
-
-def _section(title: str, *parts: Part, name: str) -> Html:
-    return el("section", el("h2", title, id=name), *parts, aria_labelledby=name)
+    return page(f"{record.program}: run {record.id}", css, (part(made) for part in parts))
 
 
 # --- what was run ---------------------------------------------------------------------------------
@@ -148,8 +130,8 @@ def _forest(made: Sheet) -> Html:
         panels.append(forest.panel(made, title, mine, number))
     if not panels:
         said = "There are no results: the run is not finished, or nothing could be scored."
-        return _section("Accuracy", el("p", said), name="accuracy")
-    return _section(
+        return section("Accuracy", el("p", said), name="accuracy")
+    return section(
         "Accuracy",
         forest.legend(any(r.control is not None for r in rows)),
         el("div", *panels, class_="panels"),
@@ -160,7 +142,7 @@ def _forest(made: Sheet) -> Html:
 def _table(made: Sheet) -> Html | None:
     if not made.run.record.results:
         return None
-    return _section(
+    return section(
         "In numbers",
         el(
             "p",
@@ -182,7 +164,7 @@ def _table(made: Sheet) -> Html | None:
 def _comparisons(made: Sheet) -> Html | None:
     if not made.judged:
         return None
-    return _section(
+    return section(
         "Deciders compared",
         el(
             "p",
@@ -224,7 +206,7 @@ def _outcomes(made: Sheet) -> Html | None:
         n for c in made.statuses.values() for s, n in c.items() if s not in ("ok", "tied")
     )
     shown = f"{missing:,} decisions failed; {len(failed):,} of them in full:" if failed else None
-    return _section(
+    return section(
         "Ties and failures",
         el(
             "p",
@@ -257,7 +239,7 @@ def _one(made: Sheet) -> Html | None:
         assert first is not None
         scenario, target = first.decision.scenario, first.target
         why = "Nowhere do deciders differ; this is the first question."
-    return _section(
+    return section(
         "One decision in full",
         el("p", why, " ", _reading(), class_="note"),
         el(
@@ -293,7 +275,7 @@ def _disagreements(made: Sheet) -> Html | None:
     if made.label_readers:
         readers = ", ".join(sorted(made.label_readers))
         said += f" What reads the labels ({readers}) is shown, but does not count as disagreeing."
-    return _section(
+    return section(
         "Where deciders disagree",
         el("p", said, class_="note"),
         *(_disagreement(made, one) for one in listed),

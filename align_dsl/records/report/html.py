@@ -13,6 +13,7 @@ from typing import TypeAlias
 from align_dsl.errors import visible
 
 DASH = "\u2013"  # for what is not known, and between the ends of an interval
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 VOID = frozenset({"meta", "link", "br", "line", "circle", "path", "rect"})
 
 
@@ -65,6 +66,28 @@ def document(head: Html, body: Html) -> Html:
     return Html(
         f'<!doctype html>\n<html lang="en">\n{el("head", head)}\n{el("body", body)}\n</html>\n'
     )
+
+
+def page(title: str, css: str, parts: Iterable[Part]) -> Html:
+    """A document that needs nothing else: no network, no script, no other file."""
+    head = join(
+        [
+            el("meta", charset="utf-8"),
+            el("meta", http_equiv="Content-Security-Policy", content=POLICY),
+            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            el("meta", name="color-scheme", content="light dark"),
+            el("meta", name="referrer", content="no-referrer"),
+            el("link", rel="icon", href="data:,"),  # else a browser asks a server for one
+            el("title", title),
+            style_sheet(css),
+        ],
+        "\n",
+    )
+    return document(head, el("main", *parts))
+
+
+def section(title: str, *parts: Part, name: str) -> Html:
+    return el("section", el("h2", title, id=name), *parts, aria_labelledby=name)
 
 
 def _plain(value: str | int | float | bool) -> str:

@@ -123,7 +123,7 @@ def other_metrics(sheet: Sheet) -> Html | None:
         chance = DASH if r.chance is None else f"{r.chance:.3f}"
         words = (sheet.name((r.decider, r.model)), r.metric, r.target)
         numbers = (value, interval, chance, f"{r.n:,}", f"{r.left_out:,}", f"{r.failed:,}")
-        lines.append(_line(words, numbers))
+        lines.append(line(words, numbers))
     names = ["decider", "metric", "target", "value", "95 % interval", "chance"]
     names += ["n", "left out", "failed"]
     return join([el("h3", "Other metrics"), simple_table(names, 3, lines)])
@@ -180,7 +180,7 @@ def comparison_table(sheet: Sheet) -> Html:
             f"{c.n:,}",
             f"{missing:,}",
         )
-        lines.append(_line(words, cells))
+        lines.append(line(words, cells))
     names = ["decider", "against", "difference shown", "its accuracy", "the other's"]
     names += ["difference, points", "p", "p (Holm)", "only it right", "only the other right"]
     names += ["pairs", "not counted"]
@@ -225,7 +225,7 @@ def status_table(sheet: Sheet) -> Html:
         counts = sheet.statuses.get(pair)
         if counts is not None:
             numbers = (f"{counts[s]:,}" for s in found)
-            lines.append(_line((sheet.name(pair),), (*numbers, f"{counts.total():,}")))
+            lines.append(line((sheet.name(pair),), (*numbers, f"{counts.total():,}")))
     return simple_table(["decider", *found, "decisions"], 1, lines)
 
 
@@ -242,7 +242,7 @@ def _names(names: Sequence[str], words: int, but: str = "") -> Html:
     return el("thead", el("tr", *cells))
 
 
-def _line(words: Sequence[Part], numbers: Sequence[Part]) -> Html:
+def line(words: Sequence[Part], numbers: Sequence[Part]) -> Html:
     first, *others = words
     return el(
         "tr",
