@@ -52,8 +52,12 @@ class Verdict:
     @property
     def is_more_accurate(self) -> bool:
         """By the interval and by the test, both as sure as the number of looks asks for."""
-        level = 0.05 if self.draws == 1 else 0.01  # who can draw for nothing can be asked for more
-        return self.sure[1] > 0 and self.p <= level / self.looks
+        return self.sure[1] > 0 and self.p <= self.level
+
+    @property
+    def level(self) -> float:
+        """What p may be. Who draws for nothing can be asked for more, and so can who looks often."""
+        return (0.05 if self.draws == 1 else 0.01) / self.looks
 
     @property
     def is_as_good_for_less(self) -> bool:
@@ -78,7 +82,8 @@ class Verdict:
                 f"fewer {' and '.join(self.saves)}, but up to {self._lost} of accuracy may be lost,"
                 f" and {100 * TOLERATED:.0f} are the most that is put up with"
             )
-        return "the test cases do not show that it is"
+        said = "the test cases do not show that it is"
+        return f"{said}; p may be {self.level:.2g} at most" if self.sure[1] > 0 else said
 
     @property
     def _lost(self) -> str:
