@@ -1,13 +1,15 @@
 """How many answers are what was asked for, where nothing but the constraint helps: random weights.
 
-    python benchmarks/constraints.py [--ours 2000] [--dspy 200]
+    python benchmarks/constraints.py [--ours 2000] [--dspy 200] [--vllm PYTHON]
 
 Starts the real llama.cpp server (xllamacpp, loopback, one thread) on a model of random weights that
 speaks single bytes, and asks it at temperature 1, each question with a seed of its own:
 
 * align-dsl over HTTP and in process, without retries;
-* align-dsl over HTTP without what it knows of llama.cpp, so by `response_format` alone;
+* align-dsl over HTTP without what it knows of the server, so by `response_format` alone;
 * stock DSPy: `Predict` of the same question with `JSONAdapter`, as DSPy ships it.
+
+With `--vllm .venv-vllm/bin/python` (which `make test-vllm` makes) it starts a real vLLM instead.
 
 An answer is good where it is complete JSON of the form asked for, every number within its range and
 every letter one of those shown. Calls are what the server was asked for per question.
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,9 +33,14 @@ from typing import Any, Literal
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.models.gguf_file import random_model
+from tests.models.hf_folder import export
 from tests.servers.llama import SLOTS, Llama
+from tests.servers.vllm import Vllm, running
 
 LONG = 2500  # tokens: the longest reason there may be, in bytes
+WHY: Counter[str] = Counter()  # why answers were not good
+AT_ONCE = 32  # of vLLM, which reads and writes for all of them together
+HEAD = "| | questions | good | calls each | time each |\n|---|---|---|---|---|"
 Ask = Callable[[int], tuple[bool, int]]  # seed -> was it good, and how many calls it took
 
 
@@ -50,13 +58,16 @@ class Row:
         return f"| {self.who} | {self.asked:,} | {share:.1f} % | {calls:.2f} | {each:.0f} ms |"
 
 
-def measure(who: str, n: int, ask: Ask) -> Row:
+def measure(who: str, n: int, ask: Ask, at_once: int = SLOTS) -> Row:
     began = time.monotonic()
-    with ThreadPoolExecutor(SLOTS) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         said = list(pool.map(ask, range(n)))
     seconds = time.monotonic() - began
     row = Row(who, n, sum(good for good, _ in said), sum(calls for _, calls in said), seconds)
     print(row, flush=True)
+    for why, times in WHY.most_common(4):
+        print(f"    {times} times {why!r}", file=sys.stderr, flush=True)
+    WHY.clear()
     return row
 
 
@@ -80,14 +91,15 @@ def ours(engine: Any) -> Ask:
         try:
             heard = engine.ask(messages("Judge.", shape, {"scenario": scenario}), shape, trail)
             parse(shape, heard.text)
-        except (NoAnswer, NotNow, Invalid):
+        except (NoAnswer, NotNow, Invalid) as why:
+            WHY[f"{type(why).__name__}: {str(why)[:70]}"] += 1
             return False, trail.calls
         return not heard.cut_off, trail.calls
 
     return ask
 
 
-def stock(endpoint: str) -> Ask:
+def stock(address: str, endpoint: str) -> Ask:
     import dspy
     import pydantic
 
@@ -124,14 +136,15 @@ def stock(endpoint: str) -> Ask:
     def ask(seed: int) -> tuple[bool, int]:
         name, predict = asked[seed % len(asked)]
         lm = Counting(
-            "openai/tiny", api_base=endpoint, api_key="none", temperature=1.0, max_tokens=LONG,
+            address, api_base=endpoint, api_key="none", temperature=1.0, max_tokens=LONG,
             seed=seed, cache=False, num_retries=0,
         )  # fmt: skip
         try:
             with dspy.context(lm=lm, adapter=dspy.JSONAdapter(), disable_history=True):
                 said = predict(scenario="A boy has taken bread. Choices: A. Do A. B. Do B.")
             value = getattr(said, name)
-        except Exception:
+        except Exception as why:
+            WHY[f"{type(why).__name__}: {str(why)[:70]}"] += 1
             return False, lm.calls
         return _in_range(value, kinds[seed % len(kinds)][1]), lm.calls
 
@@ -149,31 +162,50 @@ def main() -> None:
     wishes = argparse.ArgumentParser(description=__doc__)
     wishes.add_argument("--ours", type=int, default=2000)
     wishes.add_argument("--dspy", type=int, default=200)
+    wishes.add_argument("--vllm", type=Path, help="the Python that has vLLM")
     given = wishes.parse_args()
-    from align_dsl.backends.gguf import Engine as InProcess
-    from align_dsl.engine.lm import Engine as OverHttp
-    from align_dsl.language.program import Model
-
     with tempfile.TemporaryDirectory() as folder:
         path = random_model(Path(folder) / "random.gguf")
-        said: dict[str, Any] = {"temperature": 1.0, "max_tokens": LONG, "retries": 0}
-        with Llama(path) as server:
-            print("| | questions | good | calls each | time each |\n|---|---|---|---|---|")
-            http = Model(
-                name="m", backend="litellm", address="openai/tiny", endpoint=server.endpoint, **said
-            )
-            known = OverHttp(http)
-            known.look()
-            measure("align-dsl, `openai/` on llama.cpp", given.ours, ours(known))
-            known.close()
-            plain = OverHttp(http)
-            plain.dialect = type(plain.dialect)("nobody knows")
-            measure("the same, by `response_format`", given.dspy, ours(plain))
-            plain.close()
-            near = InProcess(Model(name="m", backend="gguf", address=str(path), **said), SLOTS)
-            measure("align-dsl, `gguf:`", given.ours, ours(near))
-            near.close()
-            measure("stock DSPy, JSONAdapter", given.dspy, stock(server.endpoint))
+        if given.vllm:
+            vllm = Vllm(export(path, Path(folder) / "random"), given.vllm)
+            with running(vllm):
+                print(HEAD, flush=True)
+                over_http("vLLM", "hosted_vllm/tiny", vllm.endpoint, given, AT_ONCE)
+        else:
+            with Llama(path) as llama:
+                print(HEAD, flush=True)
+                over_http("llama.cpp", "openai/tiny", llama.endpoint, given, SLOTS)
+            in_process(path, given)
+
+
+SAID: dict[str, Any] = {"temperature": 1.0, "max_tokens": LONG, "retries": 0, "timeout": 600}
+
+
+def over_http(server: str, address: str, endpoint: str, given: Any, at_once: int) -> None:
+    from align_dsl.engine.lm import Engine
+    from align_dsl.engine.quirks import Dialect
+    from align_dsl.language.program import Model
+
+    model = Model(name="m", backend="litellm", address=address, endpoint=endpoint, **SAID)
+    model = model.model_copy(update={"concurrency": at_once})
+    known, plain = Engine(model), Engine(model)
+    known.look()
+    measure(f"align-dsl on {server}", given.ours, ours(known), at_once)
+    known.close()
+    for place in plain.wire.endpoints if plain.wire else ():
+        place.dialect = Dialect("nobody knows")
+    measure("the same, by `response_format`", given.dspy, ours(plain), at_once)
+    plain.close()
+    measure("stock DSPy, JSONAdapter", given.dspy, stock(address, endpoint), at_once)
+
+
+def in_process(path: Path, given: Any) -> None:
+    from align_dsl.backends.gguf import Engine
+    from align_dsl.language.program import Model
+
+    engine = Engine(Model(name="m", backend="gguf", address=str(path), **SAID), SLOTS)
+    measure("align-dsl, `gguf:`", given.ours, ours(engine))
+    engine.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Whole programs against the real llama.cpp server, over HTTP and in this process."""
+"""Whole programs against a real server, over HTTP, and in this process.
+
+The server is llama.cpp's, or that which `make test-vllm` or `make test-ollama` names.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from align_dsl.records.store import Store
 from align_dsl.types import Choice, Scale, Scenario
 from tests.models import TRAINED, world
 from tests.models.gguf_file import random_model
-from tests.servers.llama import Llama
+from tests.servers.real import Real, served_by
 from tests.worlds import ROOT
 
 LONG = 2500  # tokens that the longest text may take where each is one byte
@@ -49,48 +52,53 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained() -> Iterator[Llama]:
-    with Llama(TRAINED) as server:
+def trained() -> Iterator[Real]:
+    with served_by(TRAINED) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def weightless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llama]:
+def weightless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     """Random weights: only the constraint makes it say anything that can be used."""
-    with Llama(random_model(tmp_path_factory.mktemp("random") / "random.gguf")) as server:
+    with served_by(random_model(tmp_path_factory.mktemp("random") / "random.gguf")) as server:
         yield server
 
 
-def over_http(server: Llama, **changes: Any) -> OverHttp:
-    said = {"max_tokens": LONG, "retries": 0, "endpoint": server.endpoint, **changes}
-    engine = OverHttp(Model(name="tiny", backend="litellm", address="openai/tiny", **said))
-    engine.look()
-    return engine
+def over_http(server: Real, **changes: Any) -> Any:
+    return server.engine(**{"max_tokens": LONG, "retries": 0, **changes})
 
 
-def in_process(server: Llama, **changes: Any) -> InProcess:
+def in_process(server: Real, **changes: Any) -> InProcess:
     said = {"max_tokens": LONG, "retries": 0, **changes}
     return InProcess(Model(name="tiny", backend="gguf", address=str(server.model), **said), 2)
 
 
-WAYS = {"openai/": over_http, "gguf:": in_process}
+WAYS = {"over HTTP": over_http, "gguf:": in_process}
+
+
+def held(server: Real, way: str = "over HTTP") -> str:
+    """How an answer is held to its form there."""
+    return "grammar" if server.by_grammar or way == "gguf:" else "format"
 
 
 # --- the server is known for what it is
 
 
-def test_the_server_is_told_by_its_list_of_models(trained: Llama) -> None:
+def test_the_server_is_told_by_what_it_says_of_itself(trained: Real) -> None:
     engine = over_http(trained)
-    assert engine.dialect is LLAMA_CPP
+    assert engine.wire.endpoints[0].dialect.server == trained.kind
     engine.close()
 
 
-def test_who_did_not_look_learns_it_from_the_first_reply(trained: Llama) -> None:
-    model = Model(name="t", backend="litellm", address="openai/tiny", endpoint=trained.endpoint)
-    engine = OverHttp(model)
-    assert engine.dialect is PLAIN
+def test_who_did_not_look_learns_it_from_the_first_reply(trained: Real) -> None:
+    if trained.kind != "llama.cpp":
+        pytest.skip("only llama.cpp says who it is with each reply")
+    said = {"name": "t", "backend": "litellm", "address": "openai/tiny"}
+    engine = OverHttp(Model(**said, endpoint=trained.endpoint))
+    (endpoint,) = engine.wire.endpoints if engine.wire else ()
+    assert endpoint.dialect is PLAIN
     engine.ask(_question(SHAPES["alone"]), SHAPES["alone"], Trail())
-    assert engine.dialect is LLAMA_CPP
+    assert endpoint.dialect is LLAMA_CPP
     engine.close()
 
 
@@ -101,11 +109,10 @@ def test_the_table_of_quirks_is_that_of_the_code() -> None:
 # --- whole programs
 
 
-def test_both_doors_decide_alike(trained: Llama, tmp_path: Path) -> None:
+def test_both_doors_decide_alike(trained: Real, tmp_path: Path) -> None:
     """The same weights, once over HTTP and once in this process, at temperature 0."""
-    http = f"openai/tiny, endpoint: '{trained.endpoint}'"
     made = {}
-    for way, use in (("http", http), ("gguf", f"'gguf:{TRAINED}'")):
+    for way, use in (("http", trained.use), ("gguf", f"'gguf:{TRAINED}'")):
         folder = tmp_path / way
         folder.mkdir()
         path = world.write(folder, use, 8)
@@ -118,14 +125,19 @@ def test_both_doors_decide_alike(trained: Llama, tmp_path: Path) -> None:
             (d.decider, d.target, d.scenario, d.choice, d.ratings, d.votes)
             for d in (j.decision for j in recorded.judgements)
         ]
-    assert made["http"] == made["gguf"]
+    if trained.kind == "llama.cpp":
+        assert made["http"] == made["gguf"]
+    # others do not round the numbers in between, so a letter that is a toss-up may fall otherwise
+    pairs = list(zip(made["http"], made["gguf"], strict=True))
+    assert [a for a, b in pairs if a != b and a[0] != "prompt"] == []
+    assert sum(a == b for a, b in pairs) >= 0.95 * len(pairs)
 
 
 # --- nothing but the constraint helps
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_random_weights_answer_every_question_as_asked(weightless: Llama, way: str) -> None:
+def test_random_weights_answer_every_question_as_asked(weightless: Real, way: str) -> None:
     """Every answer has the schema, the range and the letters, at temperature 1, and at once."""
     engine = WAYS[way](weightless, temperature=1.0)
 
@@ -134,11 +146,14 @@ def test_random_weights_answer_every_question_as_asked(weightless: Llama, way: s
         heard = engine.ask(_question(shape), shape, trail)
         assert not heard.cut_off, (name, seed)
         values = parse(shape, heard.text)
+        if held(weightless, way) == "format":
+            assert (trail.calls, trail.retries) == (1, 0)
+            return heard.text  # a schema says nothing of layout and steps
         assert heard.text == json.dumps(json.loads(heard.text), ensure_ascii=False), "the layout"
         if "rating" in values and shape.scale:
             steps = (values["rating"] - shape.scale.low) / shape.scale.step
             assert steps == pytest.approx(round(steps))
-        assert (trail.calls, trail.retries, trail.constrained) == (1, 0, "grammar")
+        assert (trail.calls, trail.retries, trail.constrained) == (1, 0, held(weightless, way))
         assert trail.notes == {"seed": seed}
         return heard.text
 
@@ -151,23 +166,29 @@ def test_random_weights_answer_every_question_as_asked(weightless: Llama, way: s
     engine.close()
 
 
-@pytest.mark.parametrize(("way", "held"), [("openai/", "json_schema"), ("gguf:", "grammar")])
-def test_a_scale_of_thousands_goes_by_its_schema(weightless: Llama, way: str, held: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_scale_of_thousands_goes_by_its_schema(weightless: Real, way: str) -> None:
     shape = Shape((ALONE,), (), Scale(low=0, high=99_999))
     assert grammar(shape) is None
+    if weightless.kind == "vLLM" and way != "gguf:":
+        pytest.skip("vLLM lets random weights flood a schema with white space")
     engine = WAYS[way](weightless, temperature=1.0)
+    by_schema = "format" if weightless.kind == "Ollama" else "json_schema"
     for seed in range(5):
         trail = Trail(seed=seed)
         assert parse(shape, engine.ask(_question(shape), shape, trail).text)
-        assert trail.constrained == held
+        assert trail.constrained == ("grammar" if way == "gguf:" else by_schema)
     engine.close()
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_what_the_grammar_allows_the_schema_allows(shape: Shape, weightless: Llama) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_grammar_allows_the_schema_allows(
+    shape: Shape, weightless: Real, way: str
+) -> None:
     import jsonschema
 
-    engine = in_process(weightless, temperature=1.0)
+    engine = WAYS[way](weightless, temperature=1.0)
     for seed in range(3):
         said = json.loads(engine.ask(_question(shape), shape, Trail(seed=seed)).text)
         jsonschema.validate(said, schema(shape))
@@ -178,7 +199,7 @@ def test_what_the_grammar_allows_the_schema_allows(shape: Shape, weightless: Lla
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_question_too_long_is_truncated(trained: Llama, way: str) -> None:
+def test_a_question_too_long_is_truncated(trained: Real, way: str) -> None:
     engine = WAYS[way](trained)
     shape = SHAPES["pick of two"]
     with pytest.raises(NoAnswer) as caught:
@@ -187,11 +208,11 @@ def test_a_question_too_long_is_truncated(trained: Llama, way: str) -> None:
     engine.close()
 
 
-def test_answers_are_kept_with_how_they_were_had(trained: Llama, tmp_path: Path) -> None:
+def test_answers_are_kept_with_how_they_were_had(trained: Real, tmp_path: Path) -> None:
     program = world.PROGRAM.replace("max_tokens: 160", "max_tokens: 160, temperature: 0.7")
-    path = world.write(tmp_path, f"openai/tiny, endpoint: '{trained.endpoint}'", 2, program)
+    path = world.write(tmp_path, trained.use, 2, program)
     kept = _answers(path, tmp_path)
-    assert {a.constrained for a in kept} == {"grammar"}
+    assert {a.constrained for a in kept} == {held(trained)}
     assert len({a.notes["seed"] for a in kept}) == len(kept)
 
 

@@ -7,6 +7,7 @@ it may block (litellm, a model in this process, somebody else's algorithm), in a
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -33,11 +34,12 @@ class Line:
     """`heard` is told each answer, what went wrong for good, and None for each worker that ends."""
 
     def __init__(self, keys: Iterator[str], jobs: Jobs, workers: int, heard: Heard) -> None:
-        self.keys, self.jobs, self.workers, self.heard = keys, jobs, workers, heard
+        self.jobs, self.workers, self.heard = jobs, workers, heard
+        self.warms = workers >= WARM_FROM
+        # twice the workers: then the first of a group has its answer before the group's turn comes
+        self.keys = early(keys, jobs.prefix, 2 * workers) if self.warms else keys
         self.in_flight = 0
-        self.prefix: Prefix | None = None
-        self.warm = asyncio.Event()
-        self.warm.set()
+        self.warm: dict[Prefix, asyncio.Event] = {}
         self.tasks: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
@@ -67,25 +69,21 @@ class Line:
             self.heard(None)
 
     async def _next(self) -> str | None:
-        """The next key. The first of a group is asked while the others wait here, so that the
-        server has read what the group has in common before it is asked for many at once."""
-        while True:
-            while not self.warm.is_set():
-                await self.warm.wait()
-            if not self.jobs.may_ask(self.in_flight):
-                return None
-            key = next(self.keys, None)
-            if key is None:
-                return None
-            prefix = self.jobs.prefix(key)
-            if prefix == self.prefix or self.workers < WARM_FROM:
+        """The next key. The first of a group is asked before the others, so that the server has
+        read what the group has in common before it is asked for many at once."""
+        while self.jobs.may_ask(self.in_flight) and (key := next(self.keys, None)) is not None:
+            if not self.warms:
                 return key
-            self.prefix = prefix
-            self.warm.clear()
+            prefix = self.jobs.prefix(key)
+            if (warm := self.warm.get(prefix)) is not None:
+                await warm.wait()
+                return key if self.jobs.may_ask(self.in_flight) else None
+            warm = self.warm[prefix] = asyncio.Event()
             try:
                 await self._ask(key)
             finally:
-                self.warm.set()
+                warm.set()
+        return None
 
     async def _ask(self, key: str) -> None:
         self.in_flight += 1
@@ -96,3 +94,25 @@ class Line:
             self.in_flight -= 1
         self.jobs.spent(answer)
         self.heard(answer)
+
+
+def early(keys: Iterator[str], prefix: Callable[[str], Prefix], ahead: int) -> Iterator[str]:
+    """The same keys, but the first of each group so many places earlier. Were it asked when its
+    group's turn has come, all others would wait for it, and the server for them.
+
+    >>> group = lambda key: ("", "", key[0])
+    >>> list(early(iter(["a1", "a2", "a3", "a4", "b1", "b2"]), group, 2))
+    ['a1', 'a2', 'b1', 'a3', 'a4', 'b2']
+    """
+    row: deque[str] = deque()
+    last: Prefix | None = None
+    for key in keys:
+        mine = prefix(key)
+        if row and mine != last:
+            yield key
+        else:
+            row.append(key)
+            if len(row) > ahead:
+                yield row.popleft()
+        last = mine
+    yield from row

@@ -56,7 +56,7 @@ class Verdict:
 
     @property
     def level(self) -> float:
-        """What p may be. Who draws for nothing can be asked for more, and so can who looks often."""
+        """What p may be: less for who draws for nothing, and for who looks often."""
         return (0.05 if self.draws == 1 else 0.01) / self.looks
 
     @property

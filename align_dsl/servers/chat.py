@@ -1,7 +1,7 @@
 """A question of a probe -> the request of a dialect; the server's answer -> canonical form.
 
-The requests are those that the engine makes, plus what only a probe asks for. llama.cpp is sent a
-grammar where others are sent a schema, as the engine does it.
+The requests are those that the engine makes, plus what only a probe asks for. Servers that take a
+grammar are sent one where others are sent a schema, as the engine does it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from align_dsl.engine.grammar import grammar
 from align_dsl.engine.prompt import Shape, schema
+from align_dsl.engine.quirks import PLAIN, Dialect
 from align_dsl.servers.line import Heard, Line, Trouble, complaint, whole
 from align_dsl.servers.subject import Subject
 
@@ -60,11 +61,11 @@ class Chat:
     def __init__(self, subject: Subject, line: Line, patience: float) -> None:
         self.subject, self.line, self.patience = subject, line, patience
         self.context = subject.model.context or 4096
-        self.by_grammar = False
+        self.kind = PLAIN
 
     async def ask(self, question: Question, seconds: float | None = None) -> Answer:
         """Raises Trouble."""
-        url, body = wire(self.subject, replace(question, context=self.context), self.by_grammar)
+        url, body = wire(self.subject, replace(question, context=self.context), self.kind)
         heard = await self.line.post(url, body, min(seconds or self.patience, self.patience))
         return self._read(heard)
 
@@ -118,11 +119,11 @@ class Hosted(Chat):
             raise Trouble("status", text, status if isinstance(status, int) else 0) from None
 
     def _complete(self, question: Question, seconds: float) -> Any:
-        from align_dsl.engine.mapping import litellm_module
+        from align_dsl.engine.mapping import whole_litellm
 
         model = self.subject.model
         format_ = {"response_format": _format(question.shape)} if question.shape else {}
-        answer = litellm_module().completion(
+        answer = whole_litellm().completion(
             model=model.address,
             messages=list(question.messages),
             temperature=question.temperature,
@@ -138,9 +139,7 @@ class Hosted(Chat):
         return answer.model_dump()
 
 
-def wire(
-    subject: Subject, question: Question, by_grammar: bool = False
-) -> tuple[str, dict[str, Any]]:
+def wire(subject: Subject, question: Question, kind: Dialect = PLAIN) -> tuple[str, dict[str, Any]]:
     """URL and body."""
     said = list(question.messages)
     if subject.dialect == "ollama":
@@ -168,8 +167,8 @@ def wire(
         "seed": question.seed,
     }
     if question.shape is not None:
-        if by_grammar and (rules := grammar(question.shape)):
-            body["grammar"] = rules
+        if kind.grammar and (rules := grammar(question.shape, kind.escapes)):
+            body |= {k: v if isinstance(v, str) else asdict(v) for k, v in kind.held(rules)}
         else:
             body["response_format"] = _format(question.shape)
     if question.logprobs:

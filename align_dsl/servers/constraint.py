@@ -27,8 +27,8 @@ SECONDS = 60.0
 NEVER = "answers of this server are not typed: do not use it for programs"
 ADVICE = {
     "transformers serve": f"transformers serve ignores schemas; {NEVER}",
-    "vLLM": "see that `--structured-outputs-config` does not turn structured outputs off, and that"
-    " vLLM is 0.8 or newer",
+    "vLLM": "see that vLLM is 0.11 or newer, and that `--structured-outputs-config` names no other"
+    " backend than `auto`, `xgrammar` or `guidance`",
     "Ollama": "Ollama enforces schemas from 0.5 on: update it; models of its cloud may not",
     "llama.cpp": "start llama-server with `--jinja`, and without a chat template or parser that"
     " overrides the grammar",
@@ -100,7 +100,7 @@ def _of_schema(
         how = "the schema is ignored" if not valid else "the schema is not enforced"
         return fatal("schema", f"{how}: {count}; one said: {short(bad)}", advice, **figures)
     if valid == asked and valid:
-        means = ", as a grammar" if bench.chat.by_grammar else ""
+        means = ", as a grammar" if bench.chat.kind.grammar else ""
         return ok("schema", f"enforced{means}: {count}, at temperature 1", **figures)
     if valid:
         why = f"{figures['cut']} ran into the token limit, {figures['failed']} failed"
@@ -192,11 +192,8 @@ async def probe_text(bench: Bench) -> list[Finding]:
     if not got or (cut and cut == len(got)):
         return [unknown("text", f"could not be told: {cut} answers were cut", **figures)]
     if lax:
-        advice = ""
-        if bench.kind == "vLLM":
-            advice = """start vLLM with `--structured-outputs-config '{"backend":"guidance"}'`"""
         said = f"{lax} of {len(got)} answers hold raw control characters, so they are no JSON"
-        return [warning("text", said, advice, **figures)]
+        return [warning("text", said, **figures)]
     if failed:
         advice = "some answers of a program will fail as this one did"
         if bench.kind == "llama.cpp":

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from align_dsl.engine.quirks import DIALECTS, PLAIN
 from align_dsl.servers.bench import Bench
 from align_dsl.servers.chat import Chat, Hosted, Question
 from align_dsl.servers.constraint import PROSE, probe_numbers, probe_schema, probe_text
@@ -114,7 +115,7 @@ async def _own(subject: Subject, line: Line, notes: Notes, quick: bool, patience
     if notes.bad:
         return
     chat = Chat(subject, line, patience)
-    chat.by_grammar = server.kind == "llama.cpp"
+    chat.kind = next((d for d in DIALECTS if d.server == server.kind), PLAIN)
     if found.context and server.kind == "Ollama":
         chat.context = min(chat.context, found.context)
     bench = Bench(chat, server, found.context)

@@ -1,8 +1,8 @@
 """Does the server tell log-probabilities, and are they of before or after the schema's mask?
 
 At temperature 0 under a schema the chosen token is the likeliest of those allowed. Where another is
-shown as likelier, the numbers are from before the mask; where what the schema dictates is shown as
-certain, from after it.
+shown as likelier, the numbers are from before the mask; where others are shown as impossible, or
+what the schema dictates as certain, from after it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from align_dsl.servers.constraint import NONSENSE, PROSE
 from align_dsl.servers.line import Trouble
 from align_dsl.servers.report import Finding, ok, unknown, warning
 
+IMPOSSIBLE = -1000.0  # no model is so sure: vLLM says -9999 of what is forbidden
 SECONDS = 60.0  # vLLM has taken 26 for the first request of this kind
 ADVICE = {
     "Ollama": "Ollama tells them from 0.12.11 on; until then only `rating: verbal` and `sampled`",
@@ -49,6 +50,8 @@ def mask(tokens: tuple[Token, ...]) -> str:
         best = max((p for _, p in token.others), default=token.logprob)
         if best > token.logprob + 0.01:
             return "before"
+    if any(p <= IMPOSSIBLE for token in tokens for _, p in token.others):
+        return "after"
     # `{"zone": "` is dictated to the letter, whatever tokens it is cut into
     dictated = tokens[:3]
     return "after" if all(t.logprob > -0.05 for t in dictated[1:]) and len(dictated) == 3 else ""

@@ -139,6 +139,12 @@ def random_model(to: Path, seed: int = 0, merges: Sequence[str] = ()) -> Path:
 
 def read(path: Path) -> tuple[list[str], list[str], dict[str, Any]]:
     """Tokens, merges and weights of a file that `write` wrote. No other is understood."""
+    about, weights = read_all(path)
+    return about["tokenizer.ggml.tokens"], about["tokenizer.ggml.merges"], weights
+
+
+def read_all(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All that such a file says of itself, and its weights."""
     raw, at = path.read_bytes(), 24
     tensors, pairs = struct.unpack_from("<QQ", raw, 8)
 
@@ -177,4 +183,4 @@ def read(path: Path) -> tuple[list[str], list[str], dict[str, Any]]:
         key: np.frombuffer(raw, kinds[kind], int(np.prod(size)), at + offset).reshape(size)
         for key, (size, kind, offset) in places.items()
     }
-    return about["tokenizer.ggml.tokens"], about["tokenizer.ggml.merges"], weights
+    return about, weights

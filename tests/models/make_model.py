@@ -10,10 +10,11 @@ learnt is what is sent. The second wants `torch==2.13.0`, `tokenizers` and `nump
 as many seconds as it is told; with FROM it goes on with a model that it made. Prompts lost words of
 their task while it learnt, so a changed word does little harm; train again when more changes.
 
-The file that is checked in was made in two goes, of 780 and 560 seconds on a busy machine; the
-first had fewer picks among its questions and counted every token alike. It knows every rating, said
-(together, alone) or weighed (alone). Of picks it gets the reason right and the letter by chance,
-and so it does where one choice of several is weighed: that takes a longer training.
+The file that is checked in was made in five goes, of 780, 560, 1500, 1500 and 800 seconds on a busy
+machine. Only the last two had this file's reasons for picks, where the letter follows its number;
+the other way round it took the letter by chance, however long it learnt. It knows every rating,
+said (together, alone) or weighed (alone), and picks right in 19 of 20 questions. Where one choice
+of several is weighed it still guesses.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ VOCABULARY = 640
 BATCH_TOKENS = 5000
 PEAK = 3e-3  # learning rate
 
-Question = tuple[list[dict[str, str]], str]  # messages, the answer
+LETTER = 8  # what the letter of a pick counts beside another token: it is one of forty
+
+Question = tuple[list[dict[str, str]], str, bool]  # messages, answer, whether only letters count
 
 
 # --- what to learn --------------------------------------------------------------------------
@@ -57,17 +60,21 @@ def questions(n: int, seed: int = 0) -> Iterator[Question]:
     for _ in range(n):
         text, name = dice.choice(world.SCENARIOS), dice.choice(world.NAMES)
         attribute, at = attributes[name], world.NAMES.index(name)
+        called = attribute.title
+        if dice.random() < 0.5:  # as programs call what has no title
+            attribute = attribute.model_copy(update={"title": name})
         actions = dice.sample(list(world.ACTIONS), dice.choice((2, 2, 3)))
         letters = "ABC"[: len(actions)]
         shown = tuple(Choice(id=i, text=a) for i, a in zip(letters, actions, strict=True))
         scenario = Scenario(id="", text=text, choices=shown)
         numbers = {c.id: world.ACTIONS[c.text][at] for c in shown}
-        because = f"On {attribute.title}: " + " ".join(f"{i} {n}." for i, n in numbers.items())
+        because = f"On {called}: " + " ".join(f"{i} {n}." for i, n in numbers.items())
         one = dice.choice(shown)
         bare = scenario.model_copy(update={"choices": ()})
         inputs: dict[str, Any]
         demo: dict[str, Any]
-        match dice.choices(range(6), (3, 1, 4, 1, 5, 2))[0]:
+        drill = False
+        match dice.choices(range(7), (4, 2, 3, 2, 4, 1, 3))[0]:
             case 0:
                 signature, default = rate_together.RateTogether, rate_together.INSTRUCTIONS
                 inputs = {"scenario": scenario, "attribute": attribute}
@@ -76,7 +83,7 @@ def questions(n: int, seed: int = 0) -> Iterator[Question]:
                 signature, default = rate_alone.RateAlone, rate_alone.INSTRUCTIONS
                 inputs = {"scenario": bare, "attribute": attribute, "choice": one}
                 number = numbers[one.id]
-                demo = {"because": f"On {attribute.title}: {number}.", "rating": number}
+                demo = {"because": f"On {called}: {number}.", "rating": number}
             case 2:
                 signature = rate_together.WeighOneOfSeveral
                 default = rate_together.INSTRUCTIONS.replace(rate_together.FIRST_WHY, "")
@@ -97,18 +104,30 @@ def questions(n: int, seed: int = 0) -> Iterator[Question]:
                 target = Target(name="t", values={name: float(high)})
                 inputs = {"scenario": scenario, "target": target, "attributes": (attribute,)}
                 best = (max if high else min)(numbers, key=lambda i: numbers[i])
-                because += f" {'Highest' if high else 'Lowest'}: {numbers[best]}."
+                because = f"On {called}: "
+                because += " ".join(f"{n} {i}." for i, n in numbers.items())
+                because += f" {'Highest' if high else 'Lowest'}: {numbers[best]} {best}."
+                demo = {"because": because, "choice": best}
+            case 5:  # any numbers: whose number is it that was named last?
+                drill = True
+                signature, default = pick.Pick, pick.INSTRUCTIONS
+                inputs = {"scenario": scenario}
+                drawn = dict(zip(letters, dice.sample(range(11), len(letters)), strict=True))
+                best = dice.choice(letters)
+                because = f"On {called}: "
+                because += " ".join(f"{n} {i}." for i, n in drawn.items())
+                because += f" {dice.choice(('Highest', 'Lowest'))}: {drawn[best]} {best}."
                 demo = {"because": because, "choice": best}
             case _:
                 signature, default = pick.Pick, pick.INSTRUCTIONS
                 inputs = {"scenario": scenario}
                 mercies = {c.id: world.ACTIONS[c.text][0] for c in shown}
-                because = "On Mercy: " + " ".join(f"{i} {n}." for i, n in mercies.items())
+                because = "On Mercy: " + " ".join(f"{n} {i}." for i, n in mercies.items())
                 best = max(mercies, key=lambda i: mercies[i])
-                because += f" Highest: {mercies[best]}."
+                because += f" Highest: {mercies[best]} {best}."
                 demo = {"because": because, "choice": best}
         shape = shape_of(signature, inputs)
-        yield messages(default, shape, inputs), answer(shape, demo)
+        yield messages(default, shape, inputs), answer(shape, demo), drill
 
 
 def _forgetful(system: str, dice: random.Random) -> str:
@@ -152,7 +171,7 @@ def _tokenizer(asked: list[Question], start: Path | None) -> Any:
     )
     # the numbers above all: each has to be one token, bare and after a space
     numbers = [f"{n}:{n} {n}" for n in range(11) for _ in range(5000)]
-    said = [part for messages, answer in asked for part in (text(messages), answer)]
+    said = [part for messages, answer, _ in asked for part in (text(messages), answer)]
     made.train_from_iterator([*numbers, *said], trainer)
     for n in range(11):
         assert len(made.encode(str(n)).ids) == 1
@@ -174,6 +193,7 @@ def train(asked: list[Question], seconds: float, to: Path, start: Path | None = 
     if start is not None:
         for name, array in read(start)[2].items():
             weights[name].data = torch.tensor(array, dtype=torch.float32)
+    peak = PEAK if start is None else PEAK / 2
     head = shape.dim // shape.heads
     turns = 10000.0 ** (-torch.arange(0, head, 2).float() / head)
 
@@ -217,17 +237,23 @@ def train(asked: list[Question], seconds: float, to: Path, start: Path | None = 
 
     dice = random.Random(1)
 
-    def encoded() -> tuple[list[int], list[int]]:
-        messages, answer = dice.choice(asked)
-        first = {**messages[0], "content": _forgetful(messages[0]["content"], dice)}
+    letters = {tokenizer.encode(letter).ids[0] for letter in ("A", "B", "C", " A", " B", " C")}
+
+    def encoded() -> tuple[list[int], list[int], list[float]]:
+        """Prompt, answer, and what each token of the answer counts."""
+        messages, answer, drill = dice.choice(asked)
+        task = "" if drill else _forgetful(messages[0]["content"], dice)
+        first = {**messages[0], "content": task}
         prompt = tokenizer.encode(text([first, *messages[1:]])).ids
-        return prompt, tokenizer.encode(answer + "<|im_end|>").ids
+        tokens = tokenizer.encode(answer + "<|im_end|>").ids
+        rest = 0.0 if drill else 1.0
+        return prompt, tokens, [LETTER if t in letters else rest for t in tokens]
 
     optimizer = torch.optim.AdamW(weights.values(), lr=PEAK, weight_decay=0.02, betas=(0.9, 0.98))
     began, step, recent = time.monotonic(), 0, 3.0
     while (spent := time.monotonic() - began) < seconds:
         for group in optimizer.param_groups:
-            group["lr"] = PEAK * min(1, (step + 1) / 60) * max(0.02, 1 - spent / seconds)
+            group["lr"] = peak * min(1, (step + 1) / 60) * max(0.02, 1 - spent / seconds)
         # like lengths together: padding costs as much as text
         pool = sorted((encoded() for _ in range(160)), key=lambda e: len(e[0]) + len(e[1]))
         start = 0
@@ -238,16 +264,18 @@ def train(asked: list[Question], seconds: float, to: Path, start: Path | None = 
             start += size
         dice.shuffle(batches)
         for batch in batches:
-            length = max(len(p) + len(a) for p, a in batch)
+            length = max(len(p) + len(a) for p, a, _ in batch)
             ids = torch.full((len(batch), length), 3)
             answers = torch.full((len(batch), length), -100)
-            for row, (prompt, answer) in enumerate(batch):
+            counts = torch.zeros((len(batch), length))
+            for row, (prompt, answer, worth) in enumerate(batch):
                 whole = prompt + answer
                 ids[row, : len(whole)] = torch.tensor(whole)
                 answers[row, len(prompt) - 1 : len(whole) - 1] = torch.tensor(answer)
-            wanted = answers >= 0
+                counts[row, len(prompt) - 1 : len(whole) - 1] = torch.tensor(worth)
+            wanted = counts > 0
             # a number alone must not drown in sentences
-            shares = wanted.sum(1, keepdim=True).rsqrt().expand_as(wanted)[wanted]
+            shares = wanted.sum(1, keepdim=True).rsqrt().expand_as(wanted)[wanted] * counts[wanted]
             losses = fn.cross_entropy(logits(ids, wanted), answers[wanted], reduction="none")
             loss = (losses * shares).sum() / shares.sum()
             optimizer.zero_grad()
