@@ -61,6 +61,12 @@ class CompileError(AlignError):
         self.texts = dict(texts)
         super().__init__(render(self.diagnostics, self.texts))
 
+    @property
+    def first(self) -> str:
+        """What is wrong, in one line; warnings are not what stopped it."""
+        errors = [d for d in self.diagnostics if d.severity == "error"]
+        return (errors or self.diagnostics)[0].message
+
 
 class PlanError(AlignError):
     """The files are right; what is asked of them is not."""

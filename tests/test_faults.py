@@ -372,7 +372,7 @@ def test_a_second_ctrl_c_ends_it_and_says_how_to_go_on(interrupted: Interrupted)
 def test_what_came_before_a_second_ctrl_c_is_kept(interrupted: Interrupted) -> None:
     folder = interrupted.path.parents[1]
     with Store.open(folder / "a.db") as store:
-        assert [r.status for r in store.runs()] == ["running"]
+        assert [r.status for r in store.runs()] == ["interrupted"]
     outcome = outcome_of(interrupted.path, folder)  # nobody waits for claims of the dead
     assert outcome.record.status == "ok"
     assert outcome.spent.cached >= 9

@@ -13,10 +13,10 @@ from align_dsl.algorithms.rate_together import INSTRUCTIONS
 from align_dsl.commands import cli
 from align_dsl.engine.execute import Stop
 from align_dsl.errors import BackendError, BudgetError, PlanError
-from align_dsl.optimize.reword import KEY
 from align_dsl.optimize.run import Outcome, optimize
 from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Task, ready
+from align_dsl.optimize.wordings import KEY
 from align_dsl.pipeline import compile
 from align_dsl.records.store import Store
 from tests.servers.recorder import Recorder, Reply

@@ -18,10 +18,10 @@ from align_dsl.engine.execute import Stop
 from align_dsl.engine.prompt import messages
 from align_dsl.errors import BackendError, BudgetError, CompileError, PlanError
 from align_dsl.optimize.run import Outcome, optimize
-from align_dsl.optimize.stock_lessons import lessons
-from align_dsl.optimize.stock_memory import Memory, Remembering
-from align_dsl.optimize.stock_pupil import Examples, correct, examples, pupil, told
-from align_dsl.optimize.stock_wording import whole
+from align_dsl.optimize.stock.lessons import lessons
+from align_dsl.optimize.stock.memory import Memory, Remembering
+from align_dsl.optimize.stock.pupil import Examples, correct, examples, pupil, told
+from align_dsl.optimize.stock.wording import whole
 from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Ready, Task, ready
 from align_dsl.optimize.verdict import looks

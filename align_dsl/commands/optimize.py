@@ -122,8 +122,8 @@ def explain(program: Path, changes: Changes, store: Path) -> None:
             space, train, test = made.space, made.train, made.test
             click.echo(f"optimize {space.decider.name} on {visible(next(iter(made.backends)))}")
             if not made.searches:
-                from align_dsl.optimize.stock_price import doubts as of_dspy
-                from align_dsl.optimize.stock_price import told
+                from align_dsl.optimize.stock.price import doubts as of_dspy
+                from align_dsl.optimize.stock.price import told
 
                 for line in told(made):
                     click.echo(visible(line))

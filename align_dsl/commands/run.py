@@ -80,19 +80,16 @@ def command(program: Path, store: Path, as_json: bool, changes: Changes, **optio
 
 @contextmanager
 def _interruptible(stop: Stop) -> Iterator[None]:
-    """The first Ctrl-C waits for what is in flight, the second saves what has come and leaves."""
+    """The first Ctrl-C waits for what is in flight, the second does not, the third just ends."""
     from align_dsl.engine.execute import PATIENCE
 
-    times = 0
-
     def interrupt(number: int, frame: object) -> None:
-        nonlocal times
-        times += 1
-        if times > 2:  # not even that comes to its end
+        if stop.hurry.is_set():  # not even that comes to its end
             click.echo("\x1b[?25h", err=True, nl=False)  # the bar hides the cursor
             os._exit(128 + number)
         if stop.asked:
-            raise KeyboardInterrupt
+            stop.hurry.set()
+            return
         stop.now("interrupted" if number == signal.SIGINT else "terminated")
         said = f"stopping: up to {PATIENCE:g} s for what is in flight (again to stop at once)"
         click.echo(f"\n{said}", err=True)
@@ -100,10 +97,6 @@ def _interruptible(stop: Stop) -> Iterator[None]:
     before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except KeyboardInterrupt:
-        said = "stopped: what was in flight is lost, all else is saved; to go on"
-        click.echo(f"{said}: {_resume()}", err=True)
-        raise SystemExit(143 if stop.reason == "terminated" else 130) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -18,7 +18,7 @@ from align_dsl.errors import columns, render, visible
 
 if TYPE_CHECKING:
     from align_dsl.optimize.run import Outcome
-    from align_dsl.optimize.stock_memory import Memory
+    from align_dsl.optimize.stock.memory import Memory
     from align_dsl.optimize.study import Done, Study
     from align_dsl.optimize.task import Ready
 

@@ -16,7 +16,7 @@ from align_dsl.errors import render, visible
 
 if TYPE_CHECKING:
     from align_dsl.optimize.run import Outcome
-    from align_dsl.optimize.stock_memory import Memory
+    from align_dsl.optimize.stock.memory import Memory
     from align_dsl.optimize.study import Study
     from align_dsl.optimize.task import Ready, Task
 
@@ -36,7 +36,7 @@ class StockWatcher(Watcher):
     """For people: what was asked so far on stderr, what came of it on stdout."""
 
     def begun(self, made: Ready, study: Study) -> None:
-        from align_dsl.optimize.stock_price import doubts, told
+        from align_dsl.optimize.stock.price import doubts, told
 
         self.made = made
         if made.loaded.warnings:
@@ -73,7 +73,7 @@ class StockLines(StockWatcher, Lines):
     """For programs: one JSON object a line on stdout."""
 
     def begun(self, made: Ready, study: Study) -> None:
-        from align_dsl.optimize.stock_price import doubts
+        from align_dsl.optimize.stock.price import doubts
 
         self.made = made
         method = made.optimize.method

@@ -64,6 +64,7 @@ class Stop:
     """Set from outside to end a run early; what is in flight is still kept."""
 
     event: threading.Event = field(default_factory=threading.Event)
+    hurry: threading.Event = field(default_factory=threading.Event)  # not even that: at once
     reason: str = ""
 
     def now(self, reason: str) -> None:
@@ -239,7 +240,7 @@ class _Work:
                         raise wrong
                 if self.stop.asked:
                     stopped = stopped or time.monotonic()
-                    if time.monotonic() - stopped > PATIENCE:
+                    if self.stop.hurry.is_set() or time.monotonic() - stopped > PATIENCE:
                         line.let_go()
         except BaseException:
             self.stop.now("failed")

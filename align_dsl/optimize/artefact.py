@@ -23,7 +23,7 @@ from align_dsl.optimize.task import Ready
 from align_dsl.optimize.verdict import Verdict
 
 if TYPE_CHECKING:
-    from align_dsl.optimize.stock import Found
+    from align_dsl.optimize.stock.learn import Found
 
 NAMED = re.compile(r"[A-Za-z0-9_./-]+")
 
@@ -100,7 +100,7 @@ def _means_the_same(file: Path, made: Ready, config: Config) -> None:
         found = next(d for d in program.deciders if d.name == wanted.name)
     except CompileError as error:
         said = "error: the optimized program would not compile there"
-        raise PlanError(f"{said}: {error.diagnostics[0].message}") from None
+        raise PlanError(f"{said}: {error.first}") from None
     if found != wanted:
         raise PlanError(
             "error: the optimized program would not mean the same there: its name stands for"

@@ -63,7 +63,7 @@ class Axis:
         size = 10 ** floor(log10(raw))
         step = next(size * k for k in (1, 2, 2.5, 5, 10) if size * k >= raw * 0.999)
         first = ceil(self.low / step - 1e-9)
-        return [i * step for i in range(first, floor(self.high / step + 1e-9) + 1)]
+        return [float(i * step) for i in range(first, floor(self.high / step + 1e-9) + 1)]
 
 
 def spread(values: Iterable[float], *, start: float, end: float, around: float = 0.06) -> Axis:

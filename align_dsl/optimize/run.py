@@ -22,8 +22,8 @@ from align_dsl.optimize.workers import calls_left, reserve, search_of, to_stderr
 from align_dsl.records.store import Store
 
 if TYPE_CHECKING:
-    from align_dsl.optimize.stock import Found
-    from align_dsl.optimize.stock_memory import Memory
+    from align_dsl.optimize.stock.learn import Found
+    from align_dsl.optimize.stock.memory import Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,8 @@ def _cut_short(study: Study, cut: Interrupted, stop: Stop) -> Outcome:
 
 def _learn(made: Ready, study: Study, output: Path, stop: Stop, heard: Heard) -> Outcome:
     """Let an optimizer of DSPy find something, and judge it as what a search finds."""
-    from align_dsl.optimize.stock import aloud, learn, noted, recalled
-    from align_dsl.optimize.stock_memory import Memory
+    from align_dsl.optimize.stock.learn import aloud, learn, noted, recalled
+    from align_dsl.optimize.stock.memory import Memory
 
     limits = {k: v for k, v in made.task.budget.items() if k != "trials"}
     kept = reserve(made) if "calls" in limits else 0

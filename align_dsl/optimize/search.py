@@ -166,7 +166,7 @@ class Search:
                 self.over = True
             return
         except CompileError as error:
-            self.study.refuse(trial, error.diagnostics[0].message)
+            self.study.refuse(trial, error.first)
             return
         except BackendError as error:
             self._refuse_or_raise(trial, error, batch)
@@ -227,7 +227,7 @@ class _Until(Stop):
     """Asks to stop where the whole search is asked to; a spent budget ends one trial alone."""
 
     def __init__(self, outer: Stop) -> None:
-        super().__init__()
+        super().__init__(hurry=outer.hurry)
         self.outer = outer
 
     @property

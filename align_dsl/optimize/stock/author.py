@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from align_dsl.backends import Backend, open_backend
 from align_dsl.engine.module import reads_words
 from align_dsl.errors import PlanError
-from align_dsl.optimize.stock_memory import Memory
-from align_dsl.optimize.stock_writer import Writer
+from align_dsl.optimize.stock.memory import Memory
+from align_dsl.optimize.stock.writer import Writer
 from align_dsl.optimize.task import Ready
 
 

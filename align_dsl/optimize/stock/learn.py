@@ -26,10 +26,10 @@ from align_dsl.backends import Backend
 from align_dsl.errors import AlignError, PlanError, visible
 from align_dsl.optimize.journal import quiet
 from align_dsl.optimize.space import Config
-from align_dsl.optimize.stock_author import Author, author_of, rewords
-from align_dsl.optimize.stock_lessons import lessons
-from align_dsl.optimize.stock_memory import Memory
-from align_dsl.optimize.stock_pupil import Examples, Pupil, correct, examples, pupil, told
+from align_dsl.optimize.stock.author import Author, author_of, rewords
+from align_dsl.optimize.stock.lessons import lessons
+from align_dsl.optimize.stock.memory import Memory
+from align_dsl.optimize.stock.pupil import Examples, Pupil, correct, examples, pupil, told
 from align_dsl.optimize.task import Ready
 
 VERSION = version("dspy")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from align_dsl.engine.plan import Plan
-from align_dsl.optimize.stock import BATCH, BATCH_FROM, SHARE, Size, size_of
+from align_dsl.optimize.stock.learn import BATCH, BATCH_FROM, SHARE, Size, size_of
 from align_dsl.optimize.task import Ready
 
 DESCRIBED = 10  # examples that mipro shows at a time to have the data described

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from align_dsl.engine.adapter import NoAnswer
 from align_dsl.engine.prompt import sayable
-from align_dsl.optimize.stock_memory import FORMAT, Memory, asked
+from align_dsl.optimize.stock.memory import FORMAT, Memory, asked
 from align_dsl.records.record import Answer
 from align_dsl.types import Failure, digest
 

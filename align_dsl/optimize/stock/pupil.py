@@ -18,8 +18,8 @@ from align_dsl.backends import Backend
 from align_dsl.datasets import pool_of
 from align_dsl.engine.module import DeciderModule, Setting
 from align_dsl.engine.plan import Plan, plan
-from align_dsl.optimize.stock_memory import Memory, Remembering
-from align_dsl.optimize.stock_wording import whole
+from align_dsl.optimize.stock.memory import Memory, Remembering
+from align_dsl.optimize.stock.wording import whole
 from align_dsl.optimize.task import Ready
 from align_dsl.types import Case, Target
 
