@@ -27,7 +27,8 @@ def ask(job: Job, inputs: dict[str, Any] | Failure, backend: Backend) -> Answer:
     started = time.perf_counter()
     output, failure = None, None
     try:
-        with directly(backend.lm, backend.adapter):  # for each job: no context crosses threads
+        own = ALGORITHMS.shipped(job.step.algorithm.name)
+        with directly(backend.lm, backend.adapter, own):  # for each job: none crosses threads
             output = _within(run(lower(job.step), inputs), job)
     except NoAnswer as no:
         failure = no.failure

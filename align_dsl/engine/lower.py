@@ -13,9 +13,22 @@ from align_dsl.language.program import Demo, Step
 from align_dsl.registry import ALGORITHMS
 from align_dsl.types import Rating, Value, Vote
 
+KEPT = 512  # steps of which the module is remembered
+_LOWERED: dict[int, tuple[Step, Any]] = {}
+
 
 def lower(step: Step) -> Any:
     """The module of a step; equal steps share one."""
+    known = _LOWERED.get(id(step))  # to say what a step is made of costs more than to look it up
+    if known is not None and known[0] is step:
+        return known[1]
+    if len(_LOWERED) >= KEPT:
+        _LOWERED.clear()
+    _LOWERED[id(step)] = step, _lowered(step)
+    return _LOWERED[id(step)][1]
+
+
+def _lowered(step: Step) -> Any:
     made = step.algorithm.name, json.dumps(step.params, sort_keys=True), step.temperature
     if not step.demos:
         return _module(*made)

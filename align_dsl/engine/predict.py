@@ -18,15 +18,22 @@ _ASKED: ContextVar[tuple[Any, Any] | None] = ContextVar("align_dsl_directly", de
 
 
 @contextmanager
-def directly(lm: Any, adapter: Any) -> Iterator[None]:
-    """Within, predictors ask this LM through this adapter, and nobody watches."""
-    # for predictors that an algorithm of somebody else's makes while it runs
-    with dspy.context(lm=lm, adapter=adapter, disable_history=True, max_trace_size=0):
-        token = _ASKED.set(None if dspy.settings.callbacks else (lm, adapter))
-        try:
+def directly(lm: Any, adapter: Any, own: bool = False) -> Iterator[None]:
+    """Within, predictors ask this LM through this adapter, and nobody watches.
+
+    An algorithm of our `own` has all its predictors from the start. One of somebody else's may make
+    some while it runs, which look for their LM where DSPy keeps it.
+    """
+    watched = bool(dspy.settings.callbacks)
+    token = _ASKED.set(None if watched else (lm, adapter))
+    try:
+        if own and not watched:
             yield
-        finally:
-            _ASKED.reset(token)
+        else:
+            with dspy.context(lm=lm, adapter=adapter, disable_history=True, max_trace_size=0):
+                yield
+    finally:
+        _ASKED.reset(token)
 
 
 def run(module: Any, inputs: dict[str, Any]) -> Any:
