@@ -6,6 +6,7 @@ else. Jobs are claimed before they are asked, so that two processes on one store
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -143,6 +144,9 @@ class _Work:
         self.progress.begin(len(wanted), len(wanted) - len(todo))
         if todo:
             self.store.bury(is_dead)
+        # DSPy and litellm are a million objects; to look through them for garbage, again and
+        # again while answers come, costs as much as a fifth of all that is done for an answer
+        gc.freeze()
         try:
             while todo and not self.stop.asked:
                 ready = [k for k in todo if self.inputs.are_there(k)]
@@ -152,6 +156,7 @@ class _Work:
                 self._ask_all(ready)
                 todo = [k for k in todo if k not in self.answers]
         finally:
+            gc.unfreeze()
             self.store.release(self.owner)
         self._answer_plainly()
         return Answered(self.answers, frozenset(self.asked))

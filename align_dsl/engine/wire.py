@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
@@ -227,20 +228,24 @@ class Wire:
     # --- what comes back ---------------------------------------------------------------------
 
     def _read(self, endpoint: Endpoint, reply: Reply, said: list[Message], body: bytes) -> Heard:
-        text = self.scrubbed(reply.body.decode("utf-8", "replace"))
         if reply.status != 200:
-            raise self._refusal(endpoint, reply, text)
+            raise self._refusal(endpoint, reply, self._text(reply))
         try:
             heard = read(orjson.loads(reply.body), self.scrubbed)
         except Complaint as complaint:
             message = f"{endpoint.url} answered with an error: {str(complaint)[:300]}"
-            raise NotNow(Failure(status="refused", message=message, raw=text)) from None
+            raw = self._text(reply)
+            raise NotNow(Failure(status="refused", message=message, raw=raw)) from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            message = f"{endpoint.url} sent something that is no answer: {text[:200]}"
-            raise NotNow(Failure(status="invalid", message=message, raw=text)) from None
+            raw = self._text(reply)
+            message = f"{endpoint.url} sent something that is no answer: {raw[:200]}"
+            raise NotNow(Failure(status="invalid", message=message, raw=raw)) from None
         if self.provider == "ollama_chat":
             _is_whole(heard, said, orjson.loads(body)["options"]["num_ctx"])
         return heard
+
+    def _text(self, reply: Reply) -> str:
+        return self.scrubbed(reply.body.decode("utf-8", "replace"))
 
     def _refusal(self, endpoint: Endpoint, reply: Reply, text: str) -> Exception:
         message = f"{endpoint.url} answered {reply.status}: {text[:300]}"
@@ -289,6 +294,7 @@ class Wire:
             return {}, ""
 
 
+@lru_cache(maxsize=256)
 def _is_called(name: str, by: str) -> bool:
     """Whether a server may call a model so. Some add a tag, a date or a path.
 
