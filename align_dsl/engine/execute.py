@@ -134,6 +134,10 @@ class _Work:
         self.asked: set[str] = set()
         self.calls = self.tokens = 0
         self.silent: list[Answer] = []  # the last in a row to which nobody answered
+        self.unheard = 0  # requests in a row without any reply
+        self.most_unheard = max(
+            SILENCE, 2 * max((b.concurrency for b in backends.values()), default=1)
+        )
         self.renewed = time.monotonic()
 
     def run(self) -> Answered:
@@ -264,8 +268,7 @@ class _Work:
             if not _is_silence(answer):
                 kept += self.silent
                 self.silent = []
-        requests = sum(max(1, a.calls) for a in self.silent)
-        if requests >= max(SILENCE, 2 * max(b.concurrency for b in self.backends.values())):
+        if sum(a.calls for a in self.silent) >= self.most_unheard:
             last = self.silent[-1]
             name, why = self.plan.jobs[last.key].model.name, last.failure
             said = f"the model `{name}` answers no more: {why.message if why else ''}"
@@ -281,9 +284,10 @@ class _Work:
             if not in_flight:
                 self.stop.now("budget")
             return False
-        return not self.stop.asked
+        return not self.stop.asked and self.unheard < self.most_unheard
 
     def spent(self, answer: Answer) -> None:
+        self.unheard = self.unheard + answer.calls if _is_silence(answer) else 0
         self.calls += answer.calls
         self.tokens += answer.prompt_tokens + answer.completion_tokens
 
