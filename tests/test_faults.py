@@ -304,6 +304,15 @@ def test_who_is_loading_is_known_before_it_answers(server: Recorder, impatient: 
     assert "grammar" in server.asked[1].json
 
 
+def test_a_few_silences_in_each_of_two_steps_are_failures_and_no_end(
+    server: Recorder, tmp_path: Path
+) -> None:
+    """Fewer than make a server count as gone; those of one step are not added to the next one's."""
+    server.script = lambda asked: FAULTS["hangs up"]
+    outcome = outcome_of(small(tmp_path, server.url, n=2, retries=0, concurrency=2), tmp_path)
+    assert outcome.record.counts == {"unreachable": 16}
+
+
 def test_a_run_ends_where_nobody_answers_any_more(server: Recorder, tmp_path: Path) -> None:
     """A server that has gone is no failure of hundreds of questions, and hours are not spent on it.
 

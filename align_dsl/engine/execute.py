@@ -224,6 +224,7 @@ class _Work:
             while self.may_ask() and (key := next(keys, None)) is not None:
                 waiting.append(self.ask(key))
                 self.spent(waiting[-1])
+                self.unheard = 0  # it answers in this very process
                 # quick answers are saved together, slow ones each at once
                 if len(waiting) >= BATCH or time.monotonic() - saved > SAVE_SECONDS:
                     self._keep(waiting)
@@ -236,6 +237,7 @@ class _Work:
         workers = min(len(known), max(self._backend(k).concurrency for k in known))
         heard: SimpleQueue[Answer | BaseException | None] = SimpleQueue()
         line = Line(keys, self, workers, heard.put)
+        self.silent, self.unheard = [], 0
         line.begin()
         try:
             stopped, saved = None, 0.0
