@@ -304,6 +304,16 @@ def test_who_is_loading_is_known_before_it_answers(server: Recorder, impatient: 
     assert "grammar" in server.asked[1].json
 
 
+def test_what_came_just_before_a_server_was_gone_is_kept(server: Recorder, tmp_path: Path) -> None:
+    """Answers and silences may come together, and be looked at together."""
+    server.script = lambda asked: obey(asked) if len(server.asked) <= 20 else FAULTS["hangs up"]
+    path = small(tmp_path, server.url, n=40, retries=0)
+    with pytest.raises(BackendError, match="all answers so far are saved"):
+        outcome_of(path, tmp_path)
+    server.script = obey
+    assert outcome_of(path, tmp_path).spent.cached == 20
+
+
 def test_a_few_silences_in_each_of_two_steps_are_failures_and_no_end(
     server: Recorder, tmp_path: Path
 ) -> None:

@@ -150,7 +150,9 @@ class _Work:
             self.store.bury(is_dead)
         # DSPy and litellm are a million objects; to look through them for garbage, again and
         # again while answers come, costs as much as a fifth of all that is done for an answer
-        gc.freeze()
+        froze = bool(todo) and not gc.get_freeze_count()  # who runs us may have done it for good
+        if froze:
+            gc.freeze()
         try:
             while todo and not self.stop.asked:
                 ready = [k for k in todo if self.inputs.are_there(k)]
@@ -160,7 +162,8 @@ class _Work:
                 self._ask_all(ready)
                 todo = [k for k in todo if k not in self.answers]
         finally:
-            gc.unfreeze()
+            if froze:
+                gc.unfreeze()
             self.store.release(self.owner)
         self._answer_plainly()
         return Answered(self.answers, frozenset(self.asked))
@@ -245,6 +248,7 @@ class _Work:
                 come = _all_of(heard, saved + TOGETHER_SECONDS)
                 saved = time.monotonic()
                 self._keep(self._sifted([a for a in come if isinstance(a, Answer)]))
+                self._somebody_answers()
                 workers -= come.count(None)
                 for wrong in come:
                     if isinstance(wrong, BaseException):
@@ -270,13 +274,16 @@ class _Work:
             if not _is_silence(answer):
                 kept += self.silent
                 self.silent = []
+        return kept
+
+    def _somebody_answers(self) -> None:
+        """Raises BackendError where a server has gone."""
         if sum(a.calls for a in self.silent) >= self.most_unheard:
             last = self.silent[-1]
             name, why = self.plan.jobs[last.key].model.name, last.failure
             said = f"the model `{name}` answers no more: {why.message if why else ''}"
             hint = "see to its server; all answers so far are saved, and the same command goes on"
             raise BackendError(f"{said}\n  = {hint}")
-        return kept
 
     def may_ask(self, in_flight: int = 0) -> bool:
         calls, tokens = self.most_calls, self.most_tokens

@@ -24,8 +24,9 @@ def lower(step: Step) -> Any:
         return known[1]
     if len(_LOWERED) >= KEPT:
         _LOWERED.clear()
-    _LOWERED[id(step)] = step, _lowered(step)
-    return _LOWERED[id(step)][1]
+    module = _lowered(step)
+    _LOWERED[id(step)] = step, module  # another thread may clear it at once
+    return module
 
 
 def _lowered(step: Step) -> Any:
