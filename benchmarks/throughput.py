@@ -1,11 +1,12 @@
 """Decisions a second against a real server, and how much of its prefix cache is made use of.
 
     python benchmarks/throughput.py [--rounds 3] [--in-flight 1 8 32 128] [--quick]
-    python benchmarks/throughput.py --vllm http://127.0.0.1:8000/v1     a vLLM that runs already
+    python benchmarks/throughput.py --vllm .venv-vllm/bin/python    the Python that has vLLM
 
 The server is llama.cpp's (xllamacpp, one thread, eight slots), a new one for each measurement, or a
-vLLM with the model of `tests/models/trained.gguf`; docs/servers.md says how to start one. The model
-knows a closed world by heart, so it is known which answers are right.
+vLLM that is started once. Either has the model of `tests/models/trained.gguf`, which knows a closed
+world by heart, so it is known which answers are right. Server and client have a core each: vLLM's
+processes wait for each other without sleeping, and would keep a client from running for a second.
 
 Everybody asks the same questions, attribute after attribute. Each measurement has attributes of its
 own (a number in their definition), so nobody finds what another has left in a cache. Clients are
@@ -47,8 +48,9 @@ from tests.models import TRAINED, world  # noqa: E402
 
 SLOTS = 8  # questions that llama.cpp answers at once; the others wait in its queue
 MOST_TOKENS = 160  # as in the program
-TITLES = (*world.NAMES, *world.NAMES)  # of the attributes: four, though the model knows but two
-DECISIONS = {1: 48, 8: 160, 32: 320, 128: 448}
+ATTRIBUTES = 4  # at least, though the model knows but two: of each there are as many as needed
+CASES = len(world.cases())
+DECISIONS = {1: 112, 8: 448, 32: 1792, 128: 1792}
 ATTRIBUTE = {
     "mercy": "title: mercy, about: Sparing people SALT., high: It spares., low: It does not spare.",
     "order": "title: order, about: Keeping rules SALT., high: It keeps them., low: It breaks them.",
@@ -87,7 +89,8 @@ class Task:
     salt: str  # stands near the beginning of each prompt
 
     def write(self, folder: Path) -> Path:
-        names = [f"{title}_{i}" for i, title in enumerate(TITLES)]
+        titles = world.NAMES * (max(ATTRIBUTES, -(-self.decisions // CASES)) // len(world.NAMES))
+        names = [f"{title}_{i}" for i, title in enumerate(titles)]
         cases = world.cases(self.decisions // len(names))
         for case in cases:
             for choice in case["choices"]:  # type: ignore[attr-defined]
@@ -96,7 +99,7 @@ class Task:
         (folder / "cases.jsonl").write_text("".join(world.line(case) + "\n" for case in cases))
         lines = [
             f"  {name}: {{{ATTRIBUTE[title].replace('SALT', f'({self.salt} {name})')}}}"
-            for name, title in zip(names, TITLES, strict=True)
+            for name, title in zip(names, titles, strict=True)
         ]
         text = PROGRAM.replace("ATTRIBUTES", "\n".join(lines))
         text = text.replace("USE", self.use).replace("ENDPOINT", self.endpoint)
@@ -392,20 +395,31 @@ def client(name: str) -> None:
         print(json.dumps(told), flush=True)
 
 
-def serve() -> None:
+def serve(vllm: Path | None) -> None:
+    from tests.models.hf_folder import export
     from tests.servers.llama import Llama
+    from tests.servers.vllm import Vllm, running
 
-    with Llama(TRAINED, SLOTS) as server:
-        print(server.endpoint, flush=True)
-        sys.stdin.read()
+    if vllm is None:
+        with Llama(TRAINED, SLOTS) as server:
+            print(server.endpoint, flush=True)
+            sys.stdin.read()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        real = Vllm(export(TRAINED, Path(folder) / "trained"), vllm)
+        with running(real):
+            print(real.endpoint, flush=True)
+            sys.stdin.read()
 
 
 class Child:
-    """This file as a process of its own, spoken to by lines."""
+    """This file as a process of its own, spoken to by lines, and kept to one core."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, core: int = 0) -> None:
+        cores = sorted(os.sched_getaffinity(0))
+        pinned = ["taskset", "-c", str(cores[core % len(cores)])]
         self.process = subprocess.Popen(
-            [sys.executable, __file__, *words],
+            [*pinned, sys.executable, __file__, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -459,11 +473,12 @@ def counted(endpoint: str) -> dict[str, float]:
 
 
 @contextmanager
-def server(vllm: str | None) -> Iterator[tuple[str, str]]:
-    if vllm:
-        yield "hosted_vllm/tiny", vllm
+def server(endpoint: str) -> Iterator[tuple[str, str]]:
+    """The vLLM that runs at an endpoint, or a new llama.cpp."""
+    if endpoint:
+        yield "hosted_vllm/tiny", endpoint
         return
-    with closing(Child("--serve")) as child:
+    with closing(Child("--serve", core=1)) as child:
         yield "openai/tiny", child.says()
 
 
@@ -490,7 +505,7 @@ class Cell:
         return self.decisions / self.seconds
 
 
-def measure_one(child: Child, vllm: str | None, in_flight: int, decisions: int) -> Cell:
+def measure_one(child: Child, vllm: str, in_flight: int, decisions: int) -> Cell:
     with server(vllm) as (use, endpoint):
         salt = os.urandom(3).hex()
         task = {"use": use, "endpoint": endpoint, "in_flight": in_flight}
@@ -503,19 +518,21 @@ def measure_one(child: Child, vllm: str | None, in_flight: int, decisions: int) 
 
 def measure(given: argparse.Namespace) -> None:
     children = {name: Child("--client", name) for name in given.only or USUAL}
+    real = Child("--serve", "--vllm", str(given.vllm), core=1) if given.vllm else None
+    vllm = real.says() if real else ""
     try:
         for child in children.values():  # imports, and what is made once
-            measure_one(child, given.vllm, 4, 16)
+            measure_one(child, vllm, 4, 16)
         for in_flight in given.in_flight:
-            n = given.decisions or DECISIONS.get(in_flight, 448) // (4 if given.quick else 1)
+            n = given.decisions or DECISIONS.get(in_flight, 1792) // (4 if given.quick else 1)
             seen: dict[str, list[Cell]] = {name: [] for name in children}
             for at in range(given.rounds):
                 turns = list(children.items())
                 for name, child in turns[at % len(turns) :] + turns[: at % len(turns)]:
-                    seen[name].append(measure_one(child, given.vllm, in_flight, n))
+                    seen[name].append(measure_one(child, vllm, in_flight, n))
             print(table(seen, in_flight, n, given.rounds), flush=True)
     finally:
-        for child in children.values():
+        for child in (*children.values(), *([real] if real else [])):
             child.close()
 
 
@@ -560,13 +577,13 @@ def main() -> None:
     wishes.add_argument("--rounds", type=int, default=3)
     wishes.add_argument("--decisions", type=int, help="in each measurement")
     wishes.add_argument("--quick", action="store_true", help="a quarter of the decisions")
-    wishes.add_argument("--vllm", metavar="URL", help="a vLLM that runs, instead of llama.cpp")
+    wishes.add_argument("--vllm", metavar="PYTHON", type=Path, help="vLLM instead of llama.cpp")
     wishes.add_argument("--only", action="append", choices=CLIENTS)
     wishes.add_argument("--client", choices=CLIENTS, help=argparse.SUPPRESS)
     wishes.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = wishes.parse_args()
     if given.serve:
-        serve()
+        serve(given.vllm)
     elif given.client:
         client(given.client)
     else:

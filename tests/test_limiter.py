@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from align_dsl.engine.limiter import FIRST, Endpoint, Limiter
+from align_dsl.engine.quirks import PLAIN, VLLM
 
 
 def test_the_limit_doubles_with_each_round_up_to_its_ceiling() -> None:
@@ -113,3 +114,18 @@ def test_the_ceiling_is_shared_among_endpoints(ceiling: int) -> None:
     limiter = Limiter.of(["a", "b", "c"], ceiling)
     assert sum(e.ceiling for e in limiter.endpoints) >= ceiling
     assert all(e.ceiling >= 1 for e in limiter.endpoints)
+
+
+def test_a_server_that_queues_gets_all_it_may_have_from_the_start() -> None:
+    one = Endpoint("a", 64)
+    one.is_a(PLAIN)
+    assert one.limit == FIRST
+    one.is_a(VLLM)
+    assert one.limit == 64
+
+
+def test_but_not_one_that_has_complained() -> None:
+    one = Endpoint("a", 64)
+    one.learn("busy", 0.0)
+    one.is_a(VLLM)
+    assert one.limit == FIRST / 2

@@ -29,7 +29,8 @@ class Work:
         self.events: list[str] = []
         self.most = most
         self.until: dict[str, Callable[[], bool]] = {}
-        self.prefix, self.blocks = group, lambda key: False
+        self.warms: Callable[[str], Prefix | None] = group
+        self.blocks = lambda key: False
 
     def ask(self, key: str) -> Answer:
         self.begun.append(key)
@@ -89,6 +90,22 @@ def test_few_at_once_have_nothing_to_warm() -> None:
     jobs, keys = Work(), named("ab", 5)
     run(keys, jobs, 3)
     assert jobs.begun == keys
+
+
+def test_a_server_that_reads_once_what_begins_alike_is_asked_at_once() -> None:
+    """All eight are in flight together, or this would never end."""
+    jobs, keys = Work(), named("a", 8)
+    jobs.warms = lambda key: None
+    jobs.until = {key: lambda: len(jobs.begun) == 8 for key in keys}
+    assert sorted(run(keys, jobs, 8)) == keys
+
+
+def test_of_two_servers_only_the_one_that_needs_it_is_warmed() -> None:
+    jobs, keys = Work(), named("ab", 10)
+    jobs.warms = lambda key: group(key) if key[0] == "b" else None
+    jobs.until["b00"] = lambda: {*jobs.ended} >= {*named("a", 10)}
+    assert sorted(run(keys, jobs, 8)) == keys
+    assert jobs.ended.index("b00") == 10
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 7, 100])

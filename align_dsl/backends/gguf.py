@@ -41,6 +41,7 @@ class gguf:  # noqa: N801  (named as in YAML)
     """Runs one model in this process."""
 
     note = ""
+    batches = LLAMA_CPP.batches
 
     def __init__(self, model: Model) -> None:
         self.model = model

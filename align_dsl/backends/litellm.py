@@ -30,6 +30,10 @@ class litellm:  # noqa: N801  (named as in YAML)
         self.engine = Engine(model)
         self.waits_in_loop = self.engine.own_socket
 
+    @property
+    def batches(self) -> bool:
+        return self.engine.batches
+
     @cached_property
     def lm(self) -> Any:
         return dspy.LM(self.model.address, engine=self.engine, cache=False, num_retries=0)

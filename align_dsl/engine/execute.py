@@ -220,6 +220,11 @@ class _Work:
         attribute = job.inputs.get("attribute")
         return job.model.name, job.step.name, getattr(attribute, "name", "")
 
+    def warms(self, key: str) -> Prefix | None:
+        """What a server should have read before many questions come that begin alike; None where
+        it reads that once anyway."""
+        return None if getattr(self._backend(key), "batches", False) else self.prefix(key)
+
     def _ask_inline(self, keys: Iterator[str]) -> None:
         waiting: list[Answer] = []
         saved = time.monotonic()

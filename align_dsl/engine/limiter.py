@@ -1,9 +1,10 @@
 """How many requests a server gets at once, and which of several servers gets the next one.
 
-The limit of an endpoint doubles with each full round of good answers until it first complains, and
-from then on grows by one. It halves when it says that it is busy (429, 503) or stays silent. An
-endpoint that fails rests for a while, longer each time; requests go to the awake endpoint with the
-fewest in flight.
+A server that is known to queue what it has no room for gets all that it may have from the start.
+The limit of another doubles with each full round of good answers until it first complains, and from
+then on grows by one. It halves when a server says that it is busy (429, 503) or stays silent. One
+that fails rests for a while, longer each time; requests go to the awake endpoint with the fewest
+in flight.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         self.limit = float(min(FIRST, self.ceiling))
+
+    def is_a(self, dialect: Dialect) -> None:
+        """Learn what kind of server it is."""
+        self.dialect = dialect
+        if dialect.batches and not self.has_complained:
+            self.limit = float(self.ceiling)
 
     @property
     def has_complained(self) -> bool:

@@ -25,7 +25,7 @@ class Jobs(Protocol):
 
     def ask(self, key: str) -> Answer: ...
     def blocks(self, key: str) -> bool: ...
-    def prefix(self, key: str) -> Prefix: ...
+    def warms(self, key: str) -> Prefix | None: ...
     def may_ask(self, in_flight: int) -> bool: ...
     def spent(self, answer: Answer) -> None: ...
 
@@ -37,7 +37,7 @@ class Line:
         self.jobs, self.workers, self.heard = jobs, workers, heard
         self.warms = workers >= WARM_FROM
         # twice the workers: then the first of a group has its answer before the group's turn comes
-        self.keys = early(keys, jobs.prefix, 2 * workers) if self.warms else keys
+        self.keys = early(keys, jobs.warms, 2 * workers) if self.warms else keys
         self.in_flight = 0
         self.warm: dict[Prefix, asyncio.Event] = {}
         self.tasks: list[asyncio.Task[None]] = []
@@ -72,9 +72,9 @@ class Line:
         """The next key. The first of a group is asked before the others, so that the server has
         read what the group has in common before it is asked for many at once."""
         while self.jobs.may_ask(self.in_flight) and (key := next(self.keys, None)) is not None:
-            if not self.warms:
+            prefix = self.jobs.warms(key) if self.warms else None
+            if prefix is None:
                 return key
-            prefix = self.jobs.prefix(key)
             if (warm := self.warm.get(prefix)) is not None:
                 await warm.wait()
                 return key if self.jobs.may_ask(self.in_flight) else None
@@ -96,7 +96,7 @@ class Line:
         self.heard(answer)
 
 
-def early(keys: Iterator[str], prefix: Callable[[str], Prefix], ahead: int) -> Iterator[str]:
+def early(keys: Iterator[str], prefix: Callable[[str], Prefix | None], ahead: int) -> Iterator[str]:
     """The same keys, but the first of each group so many places earlier. Were it asked when its
     group's turn has come, all others would wait for it, and the server for them.
 
@@ -108,7 +108,7 @@ def early(keys: Iterator[str], prefix: Callable[[str], Prefix], ahead: int) -> I
     last: Prefix | None = None
     for key in keys:
         mine = prefix(key)
-        if row and mine != last:
+        if row and mine is not None and mine != last:
             yield key
         else:
             row.append(key)

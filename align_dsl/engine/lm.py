@@ -77,6 +77,10 @@ class Engine:
         """How the server is talked to, or the first of several."""
         return PLAIN if self.wire is None else self.wire.endpoints[0].dialect
 
+    @property
+    def batches(self) -> bool:
+        return self.wire is not None and self.wire.batches
+
     def look(self) -> None:
         """Learn what kind of servers answer."""
         if self.wire is not None:

@@ -32,6 +32,8 @@ class Dialect:
     escapes: bool = True  # whether text in a grammar may have them
     masked: bool = True  # log-probabilities are of after the constraint: what is forbidden has none
     top: int = 20  # how many alternatives to a token it tells
+    # whether it takes all at once: queues what it has no room for, and reads once what begins alike
+    batches: bool = False
 
     def held(self, rules: str) -> tuple[tuple[str, Any], ...]:
         """The fields of a request that hold its answer to a grammar."""
@@ -46,9 +48,11 @@ class Rules:
 
 
 PLAIN = Dialect("OpenAI-compatible")
-LLAMA_CPP = Dialect("llama.cpp", "llamacpp", "llama.cpp", "grammar", masked=False, top=256)
-VLLM = Dialect("vLLM", "vllm", grammar="structured_outputs", escapes=False)
-OLLAMA = Dialect("Ollama", "library", masked=False)
+LLAMA_CPP = Dialect(
+    "llama.cpp", "llamacpp", "llama.cpp", "grammar", masked=False, top=256, batches=True
+)
+VLLM = Dialect("vLLM", "vllm", grammar="structured_outputs", escapes=False, batches=True)
+OLLAMA = Dialect("Ollama", "library", masked=False, batches=True)
 DIALECTS = (LLAMA_CPP, VLLM, OLLAMA)
 
 TOO_LONG = (

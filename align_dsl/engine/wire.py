@@ -58,12 +58,17 @@ class Wire:
         self.limiter = Limiter.of(urls, model.concurrency)
         known = {"ollama_chat": OLLAMA}.get(provider, PLAIN)
         for endpoint in self.endpoints:
-            endpoint.dialect = known
+            endpoint.is_a(known)
         self._session: Any = None
 
     @property
     def endpoints(self) -> Sequence[Endpoint]:
         return self.limiter.endpoints
+
+    @property
+    def batches(self) -> bool:
+        """Whether what begins alike may come all at once."""
+        return all(endpoint.dialect.batches for endpoint in self.endpoints)
 
     def look(self) -> None:
         """Learn what kind of servers answer. One that does not say is taken at its word.
@@ -171,7 +176,7 @@ class Wire:
     def _learn(self, endpoint: Endpoint, reply: Reply) -> bool:
         """What a reply says of its server; whether it is loading its model."""
         if endpoint.dialect is PLAIN and reply.server:
-            endpoint.dialect = dialect_of({}, reply.server)
+            endpoint.is_a(dialect_of({}, reply.server))
         is_loading = reply.status == 503 and LOADING in reply.body.lower()
         if not is_loading:
             endpoint.loading_since = None
@@ -272,7 +277,7 @@ class Wire:
             endpoint.window = _window(shown)
         elif endpoint.dialect is PLAIN:
             listed, server = await self._told("GET", f"{endpoint.url}/models")
-            endpoint.dialect = dialect_of(listed, server)
+            endpoint.is_a(dialect_of(listed, server))
 
     async def _told(
         self, method: Literal["GET", "POST"], url: str, asked: Any = None
