@@ -19,11 +19,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align_dsl import __version__, datasets
+from align_dsl.engine.budget import UNBOUNDED, Budget
 from align_dsl.engine.demos import filled
 from align_dsl.engine.fit import fit
 from align_dsl.engine.plan import Plan, plan
 from align_dsl.engine.split import part
-from align_dsl.errors import CompileError, Diagnostic, Findings, PlanError, Span, nearest
+from align_dsl.errors import (
+    CompileError,
+    Diagnostic,
+    Findings,
+    PlanError,
+    Span,
+    nearest,
+)
 from align_dsl.language.attributes import read_attributes
 from align_dsl.language.deciders import read_decider
 from align_dsl.language.extend import extend
@@ -38,7 +46,7 @@ from align_dsl.types import Attribute, Case, digest
 
 if TYPE_CHECKING:
     from align_dsl.backends import Backend
-    from align_dsl.engine.execute import Progress, Stop
+    from align_dsl.engine.execute import Gone, Progress, Stop
     from align_dsl.records.record import Answer, Cost, RunRecord
     from align_dsl.records.store import Store
 
@@ -128,7 +136,7 @@ def load(file: Path, changes: Changes | None = None) -> Loaded:
     pool = cases
     if program.data.exemplars:
         pool = _cases(checked, program.data.exemplars, attributes, ("data", "exemplars", "path"))
-    elif program.data.split and program.data.cases == "test":
+    elif program.data.cases != "all":  # what is decided, or kept for later, teaches nobody
         pool = part(cases, program.data.split, "train")
     # other data than the program was written for may be labelled on fewer attributes
     narrow = changes is not None and changes.data is not None
@@ -289,6 +297,7 @@ class Outcome:
     spent: Cost
     notes: Mapping[str, str] = field(default_factory=dict)  # model -> what tables must say of it
     reasons: Mapping[str, int] = field(default_factory=dict)  # why decisions failed
+    gone: Gone | None = None  # why no more could be asked, where that ended it early
 
 
 def run(
@@ -296,17 +305,20 @@ def run(
     store: Store,
     selection: Selection | None = None,
     *,
-    budget: int | None = None,
-    tokens: int | None = None,
+    budget: Budget = UNBOUNDED,
     retry_failed: bool = False,
     progress: Progress | None = None,
     stop: Stop | None = None,
     started: Callable[[RunRecord, Plan], None] = lambda record, plan: None,
 ) -> Outcome:
-    """Decide every question of a program, hold the decisions against the labels, write it down."""
+    """Decide every question of a program, hold the decisions against the labels, write it down.
+
+    What has come of a run that ends early is judged and written down all the same.
+    """
     from align_dsl.engine.decide import decide
-    from align_dsl.engine.execute import Stop, execute
+    from align_dsl.engine.execute import Gone, Stop, execute
     from align_dsl.records.judge import judge
+    from align_dsl.records.owner import owner
     from align_dsl.records.record import RunRecord
 
     selection = selection or Selection()
@@ -332,15 +344,18 @@ def run(
             deciders=tuple(d.name for d in program.deciders),
             targets=program.targets,
             jobs=len(todo.model_jobs),
+            owner=owner(),
         )
         if len(store.known(todo.model_jobs)) < len(todo.model_jobs):
             for backend in backends.values():
                 backend.probe()
         store.start(record, program.model_dump(mode="json"), loaded.cases)
         started(record, todo)
-        answered = execute(
-            todo, backends, store, progress=progress, budget=budget, tokens=tokens, stop=stop
-        )
+        gone = None
+        try:
+            answered = execute(todo, backends, store, progress=progress, budget=budget, stop=stop)
+        except Gone as error:
+            answered, gone = error.answered, error
     finally:
         for backend in backends.values():
             backend.close()
@@ -355,10 +370,11 @@ def run(
     from align_dsl.records.table import reasons_of
 
     outcome = account(record, todo, judged, answered, stop, loaded.cases, program.metrics)
-    finished = store.finish(outcome.record, judged, replace=retry_failed)
+    is_new = retry_failed or bool(answered.asked)
+    finished = store.finish(outcome.record, judged, replace=is_new)
     others = _answered_by(todo, answered.answers)
     notes = {n: others.get(n, b.note) for n, b in backends.items()}
-    return Outcome(finished, outcome.spent, notes, reasons_of(judged))
+    return Outcome(finished, outcome.spent, notes, reasons_of(judged), gone)
 
 
 def _answered_by(todo: Plan, answers: Mapping[str, Answer]) -> dict[str, str]:

@@ -245,6 +245,11 @@ class Failure(Value):
     message: str
     raw: str = ""
 
+    @property
+    def is_passing(self) -> bool:
+        """Whether it says nothing of the question: asked again, it may well be answered."""
+        return self.status in ("timeout", "unreachable")
+
 
 class Decision(Value):
     """What a decider chose for one scenario and one target, and everything it rests on."""

@@ -1,10 +1,10 @@
 """Ten thousand decisions on a server of which one request in seven goes wrong. What is left?
 
-    python benchmarks/faults.py [--decisions 10000] [--rate 0.15] [--seed 0]
+    python benchmarks/faults.py [--decisions 10000] [--rate 0.15] [--seed 0] [--two]
 
 The server (`tests/servers/faulty.py`) and each `align-dsl run` are processes of their own, and
 speak HTTP. Right answers and mishaps are drawn from the text of the question, so a retry, another
-order and a restart meet the same. Five runs:
+order and a restart meet the same. Six runs:
 
 1. clean: nothing goes wrong
 2. faulty: 429 and 503 with and without Retry-After, 500, hangs, hung up, cut bodies, no JSON, an
@@ -12,6 +12,8 @@ order and a restart meet the same. Five runs:
 3. healed: the faulty one again with `--retry-failed`, on the server made well
 4. killed: as the second, killed with -9 again and again, and given again until it ends
 5. crashed: the server answers nothing but 503 "Loading model" for a while in the middle
+6. two: two servers of one model; the one is the faulty one, the other is killed in the middle and
+   comes back after five seconds. `--two` runs this one alone, after the clean run
 
 Each claim is printed with what it rests on. Exits 1 if one does not hold.
 """
@@ -33,7 +35,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -41,41 +43,37 @@ sys.path.insert(0, str(ROOT))
 from align_dsl.records.record import Answer, Judgement, Recorded  # noqa: E402
 from align_dsl.records.results import results  # noqa: E402
 from align_dsl.records.store import Store  # noqa: E402
-from tests.servers.faulty import MISHAPS, RIGHT, differences  # noqa: E402
+from tests.servers.faulty import MISHAPS, RIGHT, differences, program  # noqa: E402
 from tests.worlds import write_world  # noqa: E402
 
 IN_FLIGHT = 32
 PER_CASE = 8  # decisions: four deciders, two targets
 LIVE = "/proc/{}/statm"
-PROGRAM = f"""version: 1
-program: small
-about: Four ways of deciding, on a server that misbehaves.
-attributes: two
-data: {{format: jsonl, path: cases.jsonl}}
-targets: {{each: [low, high], of: [mercy]}}
-deciders:
-  regression: {{use: comparative_regression}}
-  alone: {{use: direct_regression}}
-  prompt: {{use: prompt_aligned}}
-  baseline: {{use: baseline}}
-model: here
-models:
-  here: {{use: openai/tiny, endpoint: URL/v1, concurrency: {IN_FLIGHT}, timeout: 10}}
-"""
 
 
 class Server:
     """The server's process."""
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._start("0")
+
+    def _start(self, port: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "servers" / "faulty.py")],
+            [sys.executable, str(ROOT / "tests" / "servers" / "faulty.py"), port],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.lock = threading.Lock()
         self.url = str(self._heard()["url"])
+
+    def die(self, seconds: float) -> None:
+        """Killed, and again there after a while, at the same address, knowing nothing."""
+        with self.lock:
+            self.process.kill()
+            self.process.wait()
+            time.sleep(seconds)
+            self._start(self.url.rpartition(":")[2])
 
     def __enter__(self) -> Server:
         return self
@@ -204,7 +202,7 @@ class Claims:
         print(f"  {'ok    ' if holds else 'BROKEN'} {claim}: {rests_on}", flush=True)
 
 
-def world(folder: Path, url: str, cases: int, program: str = PROGRAM) -> Path:
+def world(folder: Path, cases: int, *urls: str) -> Path:
     rows: list[dict[str, object]] = [
         {
             "id": f"c{i}",
@@ -216,7 +214,7 @@ def world(folder: Path, url: str, cases: int, program: str = PROGRAM) -> Path:
         }
         for i in range(cases)
     ]
-    return write_world(folder, rows, program.replace("URL", url))
+    return write_world(folder, rows, program(*urls, concurrency=IN_FLIGHT, timeout=10))
 
 
 # --- what is claimed -------------------------------------------------------------------------
@@ -324,13 +322,14 @@ def main() -> None:
     wishes.add_argument("--rate", type=float, default=0.15)
     wishes.add_argument("--seed", type=int, default=0)
     wishes.add_argument("--kills", type=int, default=3)
+    wishes.add_argument("--two", action="store_true", help="that with two servers alone")
     given = wishes.parse_args()
     claims, cases = Claims(), -(-given.decisions // PER_CASE)
     decisions = cases * PER_CASE
     ill = {"rate": given.rate, "seed": given.seed, "loading": 1.0}
     with tempfile.TemporaryDirectory() as base, Server() as server:
         folder = Path(base)
-        path = world(folder, server.url, cases)
+        path = world(folder, cases, server.url)
 
         server.begin()
         ran = run(server, path, folder / "clean.db")
@@ -340,6 +339,9 @@ def main() -> None:
         accounted(claims, clean, server.sent())
         flat(claims, ran, clean, "clean")
         calm = ran
+        two(claims, server, folder / "two", clean, cases, ill)
+        if given.two:
+            done(claims)
 
         server.begin(**ill)
         ran = run(server, path, folder / "ill.db")
@@ -377,6 +379,10 @@ def main() -> None:
         killed(claims, server, path, folder / "killed.db", ill, given.kills, len(clean.answers))
         agree(claims, clean, Kept.of(folder / "killed.db"), "killed")
         crashed(claims, server, path, folder / "crashed.db", decisions, len(clean.answers))
+    done(claims)
+
+
+def done(claims: Claims) -> NoReturn:
     print(f"\n{claims.broken} claims do not hold" if claims.broken else "\nall claims hold")
     raise SystemExit(1 if claims.broken else 0)
 
@@ -458,6 +464,45 @@ def crashed(
     whole(claims, kept, decisions)
     failed = sum(not a.ok for a in kept.answers.values())
     claims.say(failed == 0, "a server that is loading is waited for", f"{failed:,} jobs failed")
+
+
+def two(
+    claims: Claims, faulty: Server, folder: Path, clean: Kept, cases: int, ill: dict[str, Any]
+) -> None:
+    """Two servers of one model: the one often goes wrong, the other is killed and comes back."""
+    with Server() as other:
+        faulty.begin(**ill)
+        other.begin(delay=0.02)
+        path = world(folder, cases, faulty.url, other.url)
+        seen = [0]
+        dying = threading.Thread(
+            target=_dies, args=(other, len(clean.answers) // 4, seen), daemon=True
+        )
+        dying.start()
+        ran = run(faulty, path, folder / "two.db")
+        dying.join()
+        heading("two", ran, faulty)
+        kept, back = Kept.of(folder / "two.db"), other.requests()
+        claims.say(ran.code == 0, "it comes to its end", f"exit {ran.code}")
+        whole(claims, kept, cases * PER_CASE)
+        agree(claims, clean, kept, "two")
+        claims.say(back > 0, "who comes back is asked again", f"{seen[0]:,} before, {back:,} after")
+        gone = sum("cannot be reached" in a.failure.message for a in failures(kept) if a.failure)
+        claims.say(gone == 0, "no job fails for the one that was away", f"{gone} do")
+        sent = faulty.requests() + seen[0] + back
+        print(f"  requests {sent:,} and what was on its way to the dead; calls kept {kept.calls:,}")
+
+
+def failures(kept: Kept) -> list[Answer]:
+    return [a for a in kept.answers.values() if not a.ok]
+
+
+def _dies(server: Server, after: int, seen: list[int]) -> None:
+    while (had := server.requests()) < after:
+        time.sleep(0.05)
+    seen[0] = had
+    server.die(5.0)
+    server.begin(delay=0.02)
 
 
 def _away(server: Server, after: int) -> None:

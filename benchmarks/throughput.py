@@ -50,7 +50,7 @@ SLOTS = 8  # questions that llama.cpp answers at once; the others wait in its qu
 MOST_TOKENS = 160  # as in the program
 ATTRIBUTES = 4  # at least, though the model knows but two: of each there are as many as needed
 CASES = len(world.cases())
-DECISIONS = {1: 112, 8: 448, 32: 1792, 128: 1792}
+DECISIONS = {1: 448, 8: 448, 32: 1792, 128: 1792}
 ATTRIBUTE = {
     "mercy": "title: mercy, about: Sparing people SALT., high: It spares., low: It does not spare.",
     "order": "title: order, about: Keeping rules SALT., high: It keeps them., low: It breaks them.",
@@ -140,9 +140,11 @@ class Asked:
         backend.engine.wire._post = post  # type: ignore[attr-defined]
         with Store.open(Path(self.folder.name) / "none.db") as store:
             execute(self.plan, self.backends, store)
-        by_seed = {int(job.key[:7], 16): job for job in self.jobs}
-        self.jobs = [by_seed.pop(json.loads(body)["seed"]) for _, body in sent]
-        assert not by_seed
+        by_seed: dict[int, list[Any]] = {}
+        for job in self.jobs:
+            by_seed.setdefault(int(job.key[:7], 16), []).append(job)
+        self.jobs = [by_seed[json.loads(body)["seed"]].pop() for _, body in sent]
+        assert not any(by_seed.values())
         return sent
 
     def right(self, index: int, said: Numbers) -> bool:

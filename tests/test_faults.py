@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -19,35 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from align_dsl.errors import BackendError
+from align_dsl.commands import cli
+from align_dsl.engine.hearing import SILENCE
 from align_dsl.pipeline import Outcome, load, run
 from align_dsl.records.record import Answer, Judgement
 from align_dsl.records.results import results
 from align_dsl.records.store import Store
 from align_dsl.records.table import caption
-from tests.servers.faulty import MISHAPS, RIGHT, Faulty, differences
+from tests.servers.faulty import MISHAPS, RIGHT, Faulty, differences, program
 from tests.servers.recorder import FAULTS, Asked, Recorder, Reply, obey
 from tests.test_lm import answer
 from tests.worlds import cases, write_world
 
 CASES, RETRIES, TIMEOUT = 38, 2, 0.4
 DECISIONS = 8 * CASES  # four deciders, two targets
-PROGRAM = f"""version: 1
-program: small
-about: Four ways of deciding, on a server that misbehaves.
-attributes: two
-data: {{format: jsonl, path: cases.jsonl}}
-targets: {{each: [low, high], of: [mercy]}}
-deciders:
-  regression: {{use: comparative_regression}}
-  alone: {{use: direct_regression}}
-  prompt: {{use: prompt_aligned}}
-  baseline: {{use: baseline}}
-model: here
-models:
-  here: {{use: openai/tiny, endpoint: URL/v1, retries: {RETRIES}, timeout: {TIMEOUT}}}
-"""
 
 
 @dataclass
@@ -91,7 +78,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("faults")
     told = []
     with Recorder() as server:
-        path = write_world(folder, cases(CASES), PROGRAM.replace("URL", server.url))
+        text = program(server.url, retries=RETRIES, timeout=TIMEOUT)
+        path = write_world(folder, cases(CASES), text)
         ill = Faulty(rate=0.15, stubborn=tuple(MISHAPS))
         for store, faulty, again in (
             ("clean", Faulty(), False),
@@ -166,7 +154,7 @@ TOLD: dict[str, tuple[str, int, str]] = {
     "429 with Retry-After": ("unreachable", 3, 'URL/v1 answered 429: {"error": "busy"}'),
     "503": ("unreachable", 3, "URL/v1 answered 503: too many requests wait"),
     "503 with Retry-After": ("unreachable", 3, "URL/v1 answered 503: full"),
-    "500": ("unreachable", 3, 'URL/v1 answered 500: {"error": "odd text"}'),
+    "500": ("refused", 3, 'URL/v1 answered 500: {"error": "odd text"}'),
     "hang": ("timeout", 3, "no answer within 0.4 s from URL/v1"),
     "cut body": ("unreachable", 3, "URL/v1 hung up before its answer was complete"),
     "hangs up": ("unreachable", 3, "URL/v1 hung up before its answer was complete"),
@@ -200,9 +188,7 @@ def server() -> Iterator[Recorder]:
 
 
 def small(folder: Path, url: str, n: int = 4, **model: Any) -> Path:
-    options = {"use": "openai/tiny", "endpoint": f"{url}/v1", **model}
-    text = PROGRAM.partition("models:")[0] + f"models: {json.dumps({'here': options})}\n"
-    return write_world(folder, cases(n), text)
+    return write_world(folder, cases(n), program(url, **model))
 
 
 def outcome_of(path: Path, folder: Path) -> Outcome:
@@ -216,7 +202,7 @@ def test_500_on_odd_text_costs_the_odd_question_alone(server: Recorder, tmp_path
 
     server.script = script
     outcome = outcome_of(small(tmp_path, server.url, retries=1), tmp_path)
-    assert outcome.record.counts["unreachable"] == 8  # four deciders, two targets
+    assert outcome.record.counts["refused"] == 8  # four deciders, two targets
     assert sum(outcome.record.counts.values()) == 4 * 8
     assert [why for why in outcome.reasons if "answered 500" in why and "odd text" in why]
 
@@ -308,8 +294,8 @@ def test_what_came_just_before_a_server_was_gone_is_kept(server: Recorder, tmp_p
     """Answers and silences may come together, and be looked at together."""
     server.script = lambda asked: obey(asked) if len(server.asked) <= 20 else FAULTS["hangs up"]
     path = small(tmp_path, server.url, n=40, retries=0)
-    with pytest.raises(BackendError, match="all answers so far are saved"):
-        outcome_of(path, tmp_path)
+    outcome = outcome_of(path, tmp_path)
+    assert "all answers so far are saved" in str(outcome.gone)
     server.script = obey
     assert outcome_of(path, tmp_path).spent.cached == 20
 
@@ -327,13 +313,79 @@ def test_a_run_ends_where_nobody_answers_any_more(server: Recorder, tmp_path: Pa
     """A server that has gone is no failure of hundreds of questions, and hours are not spent on it.
 
     Nothing but `timeout` and `unreachable` for as many jobs in a row as it was asked at once, and
-    again as many: then the run ends with exit code 4. What has come is kept.
+    again as many: then the run ends with exit code 4. What has come is kept, judged and shown.
     """
     server.script = lambda asked: obey(asked) if len(server.asked) <= 20 else FAULTS["hangs up"]
     path = small(tmp_path, server.url, n=40, retries=0)
-    with pytest.raises(BackendError, match="hung up"):
-        outcome_of(path, tmp_path)
+    outcome = outcome_of(path, tmp_path)
+    assert "hung up" in str(outcome.gone)
     assert len(server.asked) < 100  # of some 250
+    assert outcome.spent.calls == len(server.asked)
+    assert outcome.record.status == "failed"
+    assert outcome.record.results
+    assert {*outcome.record.counts} <= {"ok", "tied"}  # what was not asked is no failure
+    with Store.open(tmp_path / "a.db") as store:
+        assert [(r.status, r.owner) for r in store.runs()] == [("failed", "")]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(body=b"", status=status) for status in (429, 503, 500)],
+    ids=lambda reply: str(reply.status),
+)
+def test_a_server_that_says_anything_is_there(
+    reply: Reply, server: Recorder, tmp_path: Path
+) -> None:
+    server.script = lambda asked: reply
+    outcome = outcome_of(small(tmp_path, server.url, n=6, retries=0), tmp_path)
+    assert outcome.gone is None
+    assert len(server.asked) == outcome.spent.calls > SILENCE
+    assert sum(outcome.record.counts.values()) == 48
+    assert not outcome.record.counts.keys() & {"ok", "tied"}
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_proxy_before_a_dead_server_is_no_server(
+    status: int, server: Recorder, tmp_path: Path
+) -> None:
+    server.script = lambda asked: Reply(body=b"<html>Bad Gateway</html>", status=status)
+    outcome = outcome_of(small(tmp_path, server.url, n=40, retries=0), tmp_path)
+    assert str(status) in str(outcome.gone)
+    assert len(server.asked) < 100
+
+
+def test_a_hanging_server_is_known_before_a_job_has_failed(
+    server: Recorder, tmp_path: Path
+) -> None:
+    """Each job would ask twenty times more."""
+    server.script = lambda asked: obey(asked) if len(server.asked) <= 20 else FAULTS["hang"]
+    path = small(tmp_path, server.url, n=40, retries=20, timeout=0.1, concurrency=64)
+    outcome = outcome_of(path, tmp_path)
+    assert "answers no more: nobody replies" in str(outcome.gone)
+    assert len(server.asked) < 500
+    assert outcome.spent.calls == len(server.asked)
+    server.script = obey
+    assert outcome_of(path, tmp_path).spent.cached == 20
+
+
+def test_a_run_that_loses_its_server_says_so_and_leaves_with_4(
+    server: Recorder, tmp_path: Path
+) -> None:
+    server.script = lambda asked: obey(asked) if len(server.asked) <= 60 else FAULTS["hangs up"]
+    path = small(tmp_path, server.url, n=40, retries=0)
+    store = ["--store", str(tmp_path / "a.db")]
+    done = subprocess.run(
+        [sys.executable, "-m", "align_dsl", "run", str(path), *store],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4, done.stderr
+    assert "the model `here` answers no more" in done.stderr
+    assert "the same command goes on" in done.stderr
+    assert "not finished: the table counts only what was asked so far" in done.stdout
+    said = CliRunner().invoke(cli, ["runs", *store]).output
+    assert "failed" in said
 
 
 # --- Ctrl-C --------------------------------------------------------------------------------------
@@ -346,6 +398,7 @@ class Interrupted:
     path: Path
     code: int
     seen: bytes
+    requests: int
 
 
 @pytest.fixture(scope="module")
@@ -376,7 +429,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interrupte
         os.close(ours)
         child.wait(30)
         server.script = obey
-        yield Interrupted(path, child.returncode, seen)
+        yield Interrupted(path, child.returncode, seen, len(server.asked))
 
 
 def test_a_second_ctrl_c_ends_it_and_says_how_to_go_on(interrupted: Interrupted) -> None:
@@ -386,6 +439,12 @@ def test_a_second_ctrl_c_ends_it_and_says_how_to_go_on(interrupted: Interrupted)
     assert b"to go on: align-dsl run" in second
     hidden, shown = (interrupted.seen.rfind(b"\x1b[?25" + end) for end in (b"l", b"h"))
     assert -1 < hidden < shown  # the cursor
+
+
+def test_what_was_let_go_is_counted(interrupted: Interrupted) -> None:
+    """The server had it, and did the work."""
+    (calls,) = re.findall(rb"run small-\w+: ([\d,]+) calls", interrupted.seen)
+    assert int(calls) == interrupted.requests
 
 
 def test_what_came_before_a_second_ctrl_c_is_kept(interrupted: Interrupted) -> None:

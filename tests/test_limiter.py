@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from align_dsl.engine.limiter import FIRST, Endpoint, Limiter
+from align_dsl.engine.limiter import FIRST, Closed, Endpoint, Limiter
 from align_dsl.engine.quirks import PLAIN, VLLM
 
 
@@ -62,8 +62,8 @@ def test_who_fails_rests_longer_each_time_and_who_says_when_is_believed() -> Non
     assert two.rests_until == 7.0
     assert not two.has_room(6.9)
     assert two.has_room(7.0)
-    two.learn("busy", 8.0, rest=9_999.0)
-    assert two.rests_until <= 38.0
+    two.learn("busy", 8.0, rest=60.0)
+    assert two.rests_until == 68.0
 
 
 def test_never_more_in_flight_than_the_limit_and_all_are_served() -> None:
@@ -91,7 +91,7 @@ def test_the_least_loaded_of_several_is_taken_and_the_failed_one_avoided() -> No
         taken = [await limiter.take() for _ in range(3)]
         urls = [e.url for e in taken]
         limiter.give_back(taken[0], "down")  # `a` rests
-        urls += [(await limiter.take(avoid="b")).url for _ in range(1)]
+        urls += [(await limiter.take(avoid={"b"})).url for _ in range(1)]
         return urls
 
     assert asyncio.run(main()) == ["a", "b", "c", "c"]
@@ -129,3 +129,107 @@ def test_but_not_one_that_has_complained() -> None:
     one.learn("busy", 0.0)
     one.is_a(VLLM)
     assert one.limit == FIRST / 2
+
+
+def test_who_fails_for_days_rests_half_a_minute() -> None:
+    one = Endpoint("a", 4)
+    for later in range(3000):
+        one.learn("down", 2.0 * later)
+    assert 30 <= one.rests_until - 2.0 * 2999 <= 40
+
+
+def test_who_loads_its_model_rests_and_is_thought_no_less_of() -> None:
+    one = Endpoint("a", 64)
+    for later in range(20):
+        one.learn("loading", 2.0 * later, rest=1.0)
+    assert one.rests_until == 39.0
+    assert one.limit == FIRST
+    assert not one.has_complained
+
+
+def test_several_endpoints_get_no_more_at_once_than_is_allowed_in_all() -> None:
+    async def main() -> int:
+        limiter, together, most = Limiter.of(["a", "b", "c"], 4), 0, 0
+
+        async def one() -> None:
+            nonlocal together, most
+            place = await limiter.take()
+            together += 1
+            most = max(most, together)
+            await asyncio.sleep(0)
+            together -= 1
+            limiter.give_back(place, "ok")
+
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(one() for _ in range(100)))
+        return most
+
+    assert asyncio.run(main()) == 4
+
+
+def test_a_place_is_for_the_first_who_can_use_it() -> None:
+    """Who may ask one server alone is woken for a place there, and for no other."""
+
+    async def main() -> list[str]:
+        limiter, served = Limiter.of(["a", "b"], 2), list[str]()
+
+        async def one(name: str, at: tuple[str, ...]) -> None:
+            place = await limiter.take(at=at)
+            served.append(f"{name} {place.url}")
+
+        first, second = await limiter.take(), await limiter.take()
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            tasks.create_task(one("picky", ("a",)))
+            await asyncio.sleep(0)
+            tasks.create_task(one("easy", ()))
+            await asyncio.sleep(0)
+            limiter.give_back(second, "ok")
+            await asyncio.sleep(0.01)
+            limiter.give_back(first, "ok")
+        return served
+
+    assert asyncio.run(main()) == ["easy b", "picky a"]
+
+
+def test_at_the_end_of_a_rest_all_are_served_that_there_is_room_for() -> None:
+    """Some came before it rested, and know nothing of it."""
+
+    async def main() -> int:
+        limiter = Limiter.of(["a"], 4)
+        places = [await limiter.take() for _ in range(4)]
+        waiting = [asyncio.create_task(limiter.take()) for _ in range(4)]
+        await asyncio.sleep(0)
+        for place in places:
+            limiter.give_back(place, "loading", rest=0.05)
+        async with asyncio.timeout(5):
+            await asyncio.gather(*waiting)
+        return places[0].in_flight
+
+    assert asyncio.run(main()) == 4
+
+
+def test_who_gives_up_waiting_passes_on_what_it_watched_for() -> None:
+    async def main() -> str:
+        limiter = Limiter.of(["a"], 1)
+        place = await limiter.take()
+        waiting = [asyncio.create_task(limiter.take()) for _ in range(2)]
+        await asyncio.sleep(0)
+        limiter.give_back(place, "loading", rest=0.05)
+        await asyncio.sleep(0)
+        waiting[0].cancel()  # only the first knew until when it rests
+        async with asyncio.timeout(5):
+            return (await waiting[1]).url
+
+    assert asyncio.run(main()) == "a"
+
+
+def test_who_waits_is_sent_away_at_the_end() -> None:
+    async def main() -> list[object]:
+        limiter = Limiter.of(["a"], 1)
+        await limiter.take()
+        waiting = [asyncio.create_task(limiter.take()) for _ in range(3)]
+        await asyncio.sleep(0)
+        limiter.close()
+        return [type(w) for w in await asyncio.gather(*waiting, return_exceptions=True)]
+
+    assert asyncio.run(main()) == [Closed] * 3

@@ -386,7 +386,7 @@ def test_cookies_are_not_kept(server: Recorder) -> None:
         ("429", "unreachable", 2, "answered 429"),
         ("429 with Retry-After", "unreachable", 2, "answered 429"),
         ("503", "unreachable", 2, "too many requests wait"),
-        ("500", "unreachable", 2, "odd text"),
+        ("500", "refused", 2, "odd text"),
         ("hang", "timeout", 2, "no answer within 0.3 s"),
         ("cut body", "unreachable", 2, "hung up"),
         ("error body", "refused", 2, "model not found"),
@@ -641,7 +641,7 @@ def test_a_stopped_run_leaves_nothing_behind(server: Recorder, tmp_path: Path) -
         running.result(10)
     backends["m"].close()
     assert len(server.asked) == 3
-    assert {a.failure.status for a in store.answers.values() if a.failure} == {"timeout"}
+    assert store.answers == {}  # of those in flight it is not known whether they would have come
     assert not [t for t in threading.enumerate() if t.name == "job"]
     assert tasks() == 0
 

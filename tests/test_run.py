@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from align_dsl.commands import cli
+from align_dsl.engine.budget import Budget
 from align_dsl.pipeline import Changes, Loaded, Outcome, Selection, load, run
 from align_dsl.records.record import Result
 from align_dsl.records.store import Store
@@ -230,7 +234,9 @@ def test_the_budget_ends_a_run_and_the_next_goes_on(tmp_path: Path) -> None:
 
     loaded = perfect(write_world(tmp_path, cases(8)), tmp_path)
     stop = Stop()
-    first = decide(loaded, tmp_path, selection=Selection(only=("regression",)), budget=5, stop=stop)
+    first = decide(
+        loaded, tmp_path, selection=Selection(only=("regression",)), budget=Budget(5), stop=stop
+    )
     assert (stop.reason, first.spent.calls, first.record.status) == ("budget", 5, "interrupted")
     second = decide(loaded, tmp_path, selection=Selection(only=("regression",)))
     assert second.record.status == "ok"
@@ -390,3 +396,76 @@ def test_examples_make_the_difference_on_the_shipped_data(tmp_path: Path) -> Non
         assert interval.low > 0.05, other
     assert few.value is not None
     assert found["oracle", "all"].value == 1.0
+
+
+# --- how a run stands
+
+
+def test_a_run_whose_process_is_no_more_has_stopped(tmp_path: Path) -> None:
+    """Killed, it could write nothing down. What says that it is running has its owner's name."""
+    path = slow_world(tmp_path, 40, 0.1)
+    store = ["--store", str(tmp_path / "a.db")]
+    child = subprocess.Popen(
+        command(path, tmp_path / "a.db"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    while not child.stderr.readline().startswith("run small-"):
+        assert child.poll() is None
+    with Store.open(tmp_path / "a.db") as opened:
+        (record,) = opened.runs()
+    assert (record.status, record.stands) == ("running", "running")
+    child.kill()
+    child.communicate()
+    assert record.stands == "stopped"
+    for line in (["runs", *store], ["runs", "show", "last", *store]):
+        said = CliRunner().invoke(cli, line).output
+        assert "stopped" in said
+        assert "running" not in said
+
+
+def test_a_run_that_is_not_there_is_a_wrong_request(tmp_path: Path) -> None:
+    store = ["--store", str(tmp_path / "a.db")]
+    path = slow_world(tmp_path, 1, 0)
+    end = final(path, tmp_path / "a.db")
+    near = f"{str(end['run'])[:-1]}_"
+    done = subprocess.run(
+        [*CLI, "runs", "show", near, *store], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"error: no run `{near}`\n  = did you mean `{end['run']}`?\n"
+
+
+def test_how_to_go_on_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from align_dsl.commands.run import _resume
+
+    line = ["run", "my programs/it's.yaml", "--set", "deciders.a.shots=$many"]
+    monkeypatch.setattr(sys, "argv", ["align-dsl", *line])
+    assert shlex.split(_resume()) == ["align-dsl", *line]
+
+
+@pytest.mark.parametrize(
+    ("said", "budget"),
+    [
+        ("500", Budget(500)),
+        ("calls=500,tokens=1e6", Budget(500, 1_000_000)),
+        ("tokens=0", Budget(tokens=0)),
+        (" calls = 5 , seconds=60", Budget(5, seconds=60)),
+        ("calls=-1", None),
+        ("calls=0.5", None),
+        ("calls=nan", None),
+        ("tokens=1e999", None),
+        ("trials=3", None),
+        ("=5", None),
+        ("calls", None),
+        ("", None),
+    ],
+)
+def test_a_budget_is_read_strictly(said: str, budget: Budget | None) -> None:
+    if budget is None:
+        with pytest.raises(ValueError, match="as in calls=500"):
+            Budget.parse(said)
+    else:
+        assert Budget.parse(said) == budget

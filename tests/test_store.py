@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from align_dsl.errors import StoreError
+from align_dsl.errors import PlanError, StoreError
 from align_dsl.records import migrations
 from align_dsl.records.record import Answer
 from align_dsl.records.store import Store
@@ -130,11 +130,21 @@ def test_numbers_that_are_none(store):
 
 def test_a_key_is_claimed_once(store):
     store.put([ok("known"), failed("failed")])
-    assert store.claim(["known", "failed", "new"], "me", 60) == {"failed", "new"}
+    assert store.claim(["known", "failed", "new"], "me", 60) == {"new"}
     assert store.claim(["failed", "new", "newer"], "you", 60) == {"newer"}
     assert store.claim(["new"], "me", 60) == {"new"}  # asking again is no harm
     store.release("me")
-    assert store.claim(["failed", "new"], "you", 60) == {"failed", "new"}
+    assert store.claim(["failed", "new"], "you", 60) == {"new"}
+
+
+def test_what_failed_is_asked_again_by_nobody_who_was_not_told_to(store):
+    """Not even by a run that had wanted it before it failed in another."""
+    store.claim(["k"], "other", 60)
+    store.put([failed("k")])
+    store.release("other")
+    assert store.claim(["k"], "me", 60) == set()
+    store.forget_failures(["k"])
+    assert store.claim(["k"], "me", 60) == {"k"}
 
 
 @pytest.mark.parametrize(("passed", "free"), [(59, False), (61, True), (-59, False), (-61, True)])
@@ -254,13 +264,13 @@ def test_runs_are_found(store):
         ("", "no run ``"),
         ("\ud800\0", "no run"),
     ]:
-        with pytest.raises(StoreError, match=said):
+        with pytest.raises(PlanError, match=said):
             store.load(asked)
 
 
 def test_an_empty_store_has_no_last_run(store):
     assert store.runs() == []
-    with pytest.raises(StoreError, match="no run `last`; there are none"):
+    with pytest.raises(PlanError, match="no run `last`\n  = there are none"):
         store.load("last")
 
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from align_dsl.backends import litellm
 from align_dsl.commands import cli
 from align_dsl.engine.adapter import NoAnswer, Trail
+from align_dsl.engine.budget import Budget
 from align_dsl.engine.prompt import Message
 from align_dsl.errors import BackendError
 from align_dsl.language.program import Model
@@ -87,7 +88,13 @@ def test_a_slow_server_gets_less(two: tuple[Recorder, Recorder], tmp_path: Path)
     assert len(asked(quick)) > 2 * len(asked(slow)) > 0
 
 
-@pytest.mark.parametrize("fault", ["500", "hangs up", "429 with Retry-After", "not JSON"])
+ONE_CANNOT = [
+    "500", "hangs up", "429 with Retry-After", "not JSON", "401", "404", "405", "redirect",
+    "429 for a minute",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", ONE_CANNOT)
 def test_what_one_server_cannot_the_other_does(
     fault: str, two: tuple[Recorder, Recorder], tmp_path: Path
 ) -> None:
@@ -145,7 +152,7 @@ def test_a_budget_of_tokens_ends_a_run_and_the_next_goes_on(
     """18 tokens a call; what was in flight when they were spent is kept and paid."""
     path = program(tmp_path, *two, concurrency=2)
     with Store.open(tmp_path / "a.db") as store:
-        first = run(load(path), store, tokens=180)
+        first = run(load(path), store, budget=Budget(tokens=180))
         assert first.record.status == "interrupted"
         assert 10 <= first.spent.calls <= 12
         second = run(load(path), store)

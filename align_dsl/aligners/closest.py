@@ -25,25 +25,22 @@ def closest(
     for r in ratings:
         seen.setdefault((r.choice, r.attribute), []).append(r.value)
     mean = {at: sum(sorted(values)) / len(values) for at, values in seen.items()}
-    names = sorted(target.values)
-    counts = [target.weights.get(n, 1.0) * (weights or {}).get(n, 1.0) for n in names]
-    far = {
-        c.id: _distance(
-            [abs(mean[c.id, n] - target.values[n]) for n in names],
-            counts,
-            norm,
-        )
-        for c in scenario.choices
-        if all((c.id, n) in mean for n in names)
-    }
+    aims = [
+        (name, value, target.weights.get(name, 1.0) * (weights or {}).get(name, 1.0))
+        for name, value in sorted(target.values.items())
+    ]
+    far: dict[str, float] = {}
+    for c in scenario.choices:
+        total = 0.0
+        for name, value, counts in aims:
+            if (c.id, name) not in mean:
+                break
+            gap = abs(mean[c.id, name] - value)
+            total += counts * (gap if norm == "l1" else gap * gap)
+        else:
+            far[c.id] = total if norm == "l1" else total**0.5
     if not far:
         return {c.id: 0.0 for c in scenario.choices}
     best = min(far.values())
     winners = {c for c, d in far.items() if d <= best + 1e-9}
     return {c.id: 1 / len(winners) if c.id in winners else 0.0 for c in scenario.choices}
-
-
-def _distance(gaps: list[float], weights: list[float], norm: str) -> float:
-    if norm == "l1":
-        return float(sum(w * g for w, g in zip(weights, gaps, strict=True)))
-    return float(sum(w * g * g for w, g in zip(weights, gaps, strict=True)) ** 0.5)

@@ -11,6 +11,7 @@ from align_dsl import pipeline
 from align_dsl.api.decider import Aim, Decider
 from align_dsl.api.run import Run
 from align_dsl.datasets import pool_of
+from align_dsl.engine.budget import Budget
 from align_dsl.engine.plan import concerns
 from align_dsl.engine.split import part
 from align_dsl.errors import Diagnostic, PlanError, nearest
@@ -103,7 +104,8 @@ class Compiled(Mapping[str, "Decider"]):
     ) -> Run:
         """What `align-dsl run` does, on the same store: what is known is not asked again.
 
-        A run that its budget ends is `interrupted`, not an error.
+        A run that its budget ends is `interrupted`, not an error. Where a model is gone in the
+        middle, what had come is kept, and `BackendError` is raised.
         """
         from align_dsl.records.store import Store
 
@@ -114,11 +116,12 @@ class Compiled(Mapping[str, "Decider"]):
                 self._loaded,
                 opened,
                 selection,
-                budget=budget,
-                tokens=tokens,
+                budget=Budget(budget, tokens),
                 retry_failed=retry_failed,
                 progress=progress,
             )
+        if outcome.gone is not None:
+            raise outcome.gone
         return Run(outcome, Path(store).absolute())
 
     def examples(

@@ -15,6 +15,9 @@ from align_dsl.registry import BACKENDS
 class Backend(Protocol):
     note: str  # what a table must say beside its numbers, such as "embedded: no LLM"
     concurrency: int  # jobs at once; 1 means in the calling thread
+    # what one that does not say so does not do:
+    batches: bool = False  # reads what begins alike once, however many come at once
+    waits_in_loop: bool = False  # waits for nothing but our own wire, so needs no threads
 
     @property
     def lm(self) -> Any: ...

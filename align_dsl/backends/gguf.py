@@ -19,14 +19,14 @@ from typing import Any
 
 import dspy
 import orjson
-from dspy.lm15 import Message as LmMessage
-from dspy.lm15 import Response, TextPart, Usage
 
 from align_dsl.engine.adapter import TRAIL, NoAnswer, Said, Trail, TypedAdapter
 from align_dsl.engine.expected import Token, Weigher, tokens
 from align_dsl.engine.grammar import grammar, one_of
 from align_dsl.engine.prompt import Message, Shape, sayable, schema, written
 from align_dsl.engine.quirks import LLAMA_CPP
+from align_dsl.engine.session import CLOSED
+from align_dsl.engine.texts import Texts, response, talk
 from align_dsl.errors import BackendError
 from align_dsl.language.program import Model
 from align_dsl.types import Failure, ScaleWeights, digest
@@ -42,6 +42,7 @@ class gguf:  # noqa: N801  (named as in YAML)
 
     note = ""
     batches = LLAMA_CPP.batches
+    waits_in_loop = False
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -72,13 +73,8 @@ class gguf:  # noqa: N801  (named as in YAML)
         self.engine.close()
 
 
-class Engine:
+class Engine(Texts):
     """What DSPy calls, and our adapter. The model is loaded when it is first asked."""
-
-    supports_response_schema = True
-    supports_function_calling = False
-    supports_reasoning = False
-    supported_params = ("response_format", "temperature", "max_tokens", "seed")
 
     def __init__(self, model: Model, slots: int) -> None:
         self.model, self.slots = model, slots
@@ -93,7 +89,7 @@ class Engine:
         """The model, loaded. Raises BackendError where that cannot be."""
         with self._lock:
             if self._closed:
-                raise NoAnswer(Failure(status="unreachable", message="the model has been closed"))
+                raise NoAnswer(CLOSED)
             if self._server is None:
                 self._server = _load(self.model, self.path, self.slots)
             return self._server
@@ -130,24 +126,15 @@ class Engine:
     def complete(self, request: Any) -> Any:
         """The same for whoever comes through `dspy.LM`, such as optimizers that write prompts."""
         trail, config = TRAIL.get() or Trail(), request.config
-        said = [{"role": "system", "content": request.system}] if request.system else []
-        said += [{"role": m.role, "content": m.text} for m in request.messages]
         warmth = self.model.temperature if config.temperature is None else config.temperature
         options = {"temperature": warmth, "seed": config.seed}
         if config.max_tokens:
             options["max_tokens"] = config.max_tokens
         before = trail.prompt_tokens, trail.completion_tokens
-        choice = self._complete(said, trail, **options, **_format(config.response_format))
-        return Response(
-            id=None,
-            model=request.model,
-            message=LmMessage(role="assistant", parts=(TextPart(text=_text(choice)),)),
-            finish_reason="length" if choice["finish_reason"] == "length" else "stop",
-            usage=Usage(
-                input_tokens=trail.prompt_tokens - before[0],
-                output_tokens=trail.completion_tokens - before[1],
-            ),
-        )
+        held = _format(config.response_format)
+        choice = self._complete(talk(request), trail, **options, **held)
+        counts = trail.prompt_tokens - before[0], trail.completion_tokens - before[1]
+        return response(request.model, _text(choice), choice["finish_reason"], counts)
 
     def _complete(self, said: list[Message], trail: Trail, **options: Any) -> dict[str, Any]:
         """One choice of one completion, with its tokens counted."""

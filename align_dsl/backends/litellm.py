@@ -52,6 +52,8 @@ class litellm:  # noqa: N801  (named as in YAML)
                 f"the environment variable `{key}`, the key of the model `{self.model.name}`, is "
                 "not set\n  = set it, or leave `key:` out where the server wants none"
             )
+        if wrong := self.engine.wrong_key():
+            raise BackendError(f"{wrong}\n  = set it anew, for instance with {key}=$(cat FILE)")
         if not self.engine.own_socket:
             if not key and not self.model.endpoints:
                 self._look_for_key()
@@ -63,7 +65,7 @@ class litellm:  # noqa: N801  (named as in YAML)
                 f"the model `{self.model.name}` cannot be reached at {said}\n"
                 "  = start the server, or set `endpoint:` under `models:`"
             )
-        self.engine.look()
+        self.engine.look(silent)
 
     def _look_for_key(self) -> None:
         """Hosted providers want a key, usually in a variable of their own."""

@@ -25,7 +25,7 @@ NEEDS = {
     "typing": ["Any"],
     "dspy": [],
     "align_dsl.engine.lower": ["at_temperature"],
-    "align_dsl.engine.plan": ["plainly", "ways"],
+    "align_dsl.engine.shown": ["plainly", "ways"],
     "align_dsl.language.program": ["Model"],
     "align_dsl.types": ["Labels", "Pool", "Scenario", "Target"],
 }

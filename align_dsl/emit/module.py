@@ -23,7 +23,7 @@ USED_FOR = {  # what a compiled module has of align_dsl, as its head says
     "engine.adapter": "what a model is sent, and how its answer is read",
     "engine.decide": "which choice has the most weight, and how a tie is broken",
     "engine.lower": "for steps with a temperature or worked examples of their own",
-    "engine.plan": "the orders in which choices are shown",
+    "engine.shown": "the orders in which choices are shown",
     "engine.split": "which cases are exemplars",
     "language.library": "where the programs lie that align-dsl ships",
     "language.program": "Model and Split, as a program says them",

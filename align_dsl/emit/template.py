@@ -17,7 +17,7 @@ from align_dsl import datasets, pipeline
 from align_dsl.backends import Backend, open_backend
 from align_dsl.engine.adapter import NoAnswer, TypedAdapter
 from align_dsl.engine.decide import draw, heaviest, translated
-from align_dsl.engine.plan import Shown
+from align_dsl.engine.shown import Shown
 from align_dsl.engine.split import part
 from align_dsl.language.library import shipped_folder
 from align_dsl.language.program import Model, Split

@@ -31,7 +31,9 @@ def account(
     metrics: Sequence[str] = ("accuracy",),
 ) -> Account:
     """`spent` is the cost of this execution alone; the record's is that of all its answers."""
-    status: Literal["ok", "interrupted"] = "interrupted" if stop.asked else "ok"
+    status: Literal["ok", "interrupted", "failed"] = "interrupted" if stop.asked else "ok"
+    if stop.reason in ("gone", "failed"):
+        status = "failed"
     answers = answered.answers
     fresh = [a for key, a in answers.items() if key in answered.asked]
     known = sum(1 for key in plan.model_jobs if key in answers and key not in answered.asked)
@@ -46,12 +48,13 @@ def account(
         record.model_copy(
             update={
                 "status": status,
+                "owner": "",
                 "counts": dict(Counter(j.decision.status for j in shown)),
                 "results": rows,
                 "cost": _cost(answers.values(), 0),
             }
         ),
-        _cost(fresh, known),
+        answered.spent.model_copy(update={"cached": known, "seconds": _cost(fresh, 0).seconds}),
     )
 
 

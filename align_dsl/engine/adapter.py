@@ -1,9 +1,9 @@
 """A DSPy adapter that asks once, holds the server to a schema, and reads the answer strictly.
 
 It keeps what stock DSPy rebuilds for each call (schema and task text), never falls back to another
-format, and never repairs an answer. A job may send `retries` requests more than its first: the same
-again where the server gave no answer, and once with the mistake shown to the model where the answer
-cannot be used. Each is counted. What cannot be had or read is raised as `NoAnswer`.
+format, and never repairs an answer. A job may send `retries` requests more than it has questions:
+the same again where the server gave no answer, and once with the mistake shown to the model where
+the answer cannot be used. Each is counted. What cannot be had or read is raised as `NoAnswer`.
 """
 
 from __future__ import annotations
@@ -75,9 +75,10 @@ class Trail:
     completion_tokens: int = 0
     raw: str = ""
     constrained: str = ""
-    avoid: str = ""  # the endpoint that has just failed: another may do better
+    unheard: int = 0  # requests in a row to which nobody replied
+    avoid: set[str] = field(default_factory=set)  # endpoints that have failed it
+    at: Sequence[str] = ()  # those that may be asked; none means all
     notes: dict[str, Any] = field(default_factory=dict)  # what the record keeps beside the answer
-    asked: list[tuple[list[Message], dict[str, Any]]] = field(default_factory=list)
 
 
 TRAIL: ContextVar[Trail | None] = ContextVar("align_dsl_trail", default=None)
@@ -92,7 +93,7 @@ class Said:
 
 
 class TypedAdapter(dspy.Adapter):
-    """Typed inputs in, typed outputs out. `retries` bounds what a job may send after its first."""
+    """Typed inputs in, typed outputs out. `retries` is for the whole of a job, whatever it asks."""
 
     def __init__(self, retries: int = 1) -> None:
         super().__init__()
@@ -109,21 +110,20 @@ class TypedAdapter(dspy.Adapter):
         shape = shape_of(signature, inputs)
         said = messages(_instructions(signature, signature.__doc__), shape, inputs, demos)
         asker = _Asker(lm, lm_kwargs, shape, TRAIL.get() or Trail())
-        shown_mistake = False
-        for left in range(self.retries, -1, -1):
+        trail, shown_mistake = asker.trail, False
+        while True:
             try:
                 return [asker.ask(said)]
             except NotNow as not_now:
-                if not left:
+                if trail.retries >= self.retries:
                     raise NoAnswer(not_now.failure) from None
-                pause(not_now.pause(self.retries - left))
+                pause(not_now.pause(trail.retries))
             except Invalid as wrong:
-                if shown_mistake or not left:
+                if shown_mistake or trail.retries >= self.retries:
                     raise NoAnswer(asker.invalid(wrong)) from None
                 shown_mistake = True
-                said = [*said, *_again(asker.trail.raw, wrong)]
-            asker.trail.retries += 1
-        raise AssertionError("the last try answers or raises")
+                said = [*said, *_again(trail.raw, wrong)]
+            trail.retries += 1
 
     def format(
         self, signature: Any, demos: Sequence[Mapping[str, Any]], inputs: dict[str, Any]
@@ -142,7 +142,6 @@ class _Asker:
     trail: Trail
 
     def ask(self, said: list[Message]) -> dict[str, Any]:
-        self.trail.asked.append((said, schema(self.shape)))
         if self.shape.weighs:
             return {self.shape.outputs[0][0]: self._weighed(said)}
         heard = self._heard(said)

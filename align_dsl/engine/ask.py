@@ -18,11 +18,21 @@ from align_dsl.registry import ALGORITHMS
 from align_dsl.types import Failure, Rating
 
 
-def ask(job: Job, inputs: dict[str, Any] | Failure, backend: Backend) -> Answer:
-    """Run one algorithm once. Whatever goes wrong with the model becomes part of the answer."""
+def trail_of(key: str) -> Trail:
+    """Where what happens on the wire for a job is written down: its requests bear a seed of it."""
+    return Trail(seed=int(key[:7], 16))
+
+
+def ask(
+    job: Job, inputs: dict[str, Any] | Failure, backend: Backend, trail: Trail | None = None
+) -> Answer:
+    """Run one algorithm once. Whatever goes wrong with the model becomes part of the answer.
+
+    `trail` is for who must know what was sent even where no answer comes of it.
+    """
     if isinstance(inputs, Failure):
         return Answer(key=job.key, failure=inputs)
-    trail = Trail(seed=int(job.key[:7], 16))
+    trail = trail if trail is not None else trail_of(job.key)
     token = TRAIL.set(trail)
     started = time.perf_counter()
     output, failure = None, None
@@ -35,9 +45,8 @@ def ask(job: Job, inputs: dict[str, Any] | Failure, backend: Backend) -> Answer:
     except AlignError:
         raise
     except Exception as error:
-        if ALGORITHMS.shipped(job.step.algorithm.name):
-            raise
-        raise PlanError(_blame(job, error)) from error
+        blame(job, error)
+        raise
     finally:
         with contextlib.suppress(ValueError):
             TRAIL.reset(token)
@@ -66,10 +75,12 @@ def _within(output: Any, job: Job) -> Any:
     return encode(output)
 
 
-def _blame(job: Job, error: Exception) -> str:
-    """What went wrong in somebody else's algorithm, and where."""
+def blame(job: Job, error: Exception) -> None:
+    """Raises PlanError where somebody else's algorithm went wrong: says which, and where."""
     name = job.step.algorithm.name
+    if isinstance(error, AlignError) or ALGORITHMS.shipped(name):
+        return
     file = str(ALGORITHMS.place(name).path)
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     said = f"the algorithm `{name}` failed: {type(error).__name__}: {error}"
-    return f"{said}\n --> {file}" + (f":{lines[-1]}" if lines else "")
+    raise PlanError(f"{said}\n --> {file}" + (f":{lines[-1]}" if lines else "")) from error

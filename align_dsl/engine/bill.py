@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from align_dsl.engine.fit import OVERHEAD, shots, tokens
-from align_dsl.engine.plan import Plan, Question
+from align_dsl.engine.plan import Job, Plan, Question
 from align_dsl.language.program import Decider, Model
 from align_dsl.types import Case, Scenario
 
@@ -24,6 +24,7 @@ class Line:
     asked: int
     jobs: int
     known: int
+    calls: int  # for the jobs that are not known, if every answer is good
     prompt_tokens: int
     completion_tokens: int
 
@@ -34,6 +35,14 @@ def bill(plan: Plan, known: Collection[str], pool: Collection[Case]) -> list[Lin
     for question in plan.questions:
         by_pair.setdefault((question.decider.name, question.model.name), []).append(question)
     return [_line(plan, questions, known, typical) for questions in by_pair.values()]
+
+
+def calls_of(job: Job) -> int:
+    """How many calls of a model a job takes, if every answer is good."""
+    together = job.step.params.get("rating") == "expected" and "choice" not in job.step.each
+    scenario = next((v for v in job.inputs.values() if isinstance(v, Scenario)), None)
+    questions = len(scenario.choices) if together and scenario else 1
+    return job.step.algorithm.calls * questions
 
 
 def _line(plan: Plan, questions: list[Question], known: Collection[str], typical: float) -> Line:
@@ -66,6 +75,7 @@ def _line(plan: Plan, questions: list[Question], known: Collection[str], typical
         asked=asked,
         jobs=len(keys),
         known=sum(1 for key in keys if key in known),
+        calls=sum(calls_of(plan.jobs[key]) for key in keys if key not in known),
         prompt_tokens=round(prompt),
         completion_tokens=round(completion),
     )

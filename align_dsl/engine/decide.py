@@ -25,9 +25,9 @@ def decide(
     aligners: Mapping[str, Callable[..., dict[str, float]]] = ALIGNERS,
 ) -> Iterator[Decision]:
     """One decision per question of the plan, in its order."""
-    heard = _Heard(answers)
+    heard = _Heard(answers, aligners)
     for question in plan.questions:
-        yield _decide(question, heard, seed, aligners)
+        yield _decide(question, heard, seed)
 
 
 def decide_one(
@@ -37,15 +37,10 @@ def decide_one(
     seed: int = 0,
     aligners: Mapping[str, Callable[..., dict[str, float]]] = ALIGNERS,
 ) -> Decision:
-    return _decide(question, _Heard(answers), seed, aligners)
+    return _decide(question, _Heard(answers, aligners), seed)
 
 
-def _decide(
-    question: Question,
-    heard: _Heard,
-    seed: int,
-    aligners: Mapping[str, Callable[..., dict[str, float]]],
-) -> Decision:
+def _decide(question: Question, heard: _Heard, seed: int) -> Decision:
     gathered = _gather(question, heard)
     common: dict[str, Any] = {
         "decider": question.decider.name,
@@ -64,7 +59,7 @@ def _decide(
         for port, origin in question.decider.decide.takes.items()
     }
     decide_by = question.decider.decide
-    weights = aligners[decide_by.aligner.name](**ports, **decide_by.params)
+    weights = heard.aligner(decide_by.aligner.name)(**ports, **decide_by.params)
     best = heaviest(weights, question.case.scenario)
     if not best:
         return Decision(status="invalid", weights=weights, **common)
@@ -93,11 +88,20 @@ def draw(best: list[str], scenario: Scenario, decider: str, seed: int) -> str:
 
 
 class _Heard:
-    """Answers in terms of choices and attributes, read once however many targets take them."""
+    """Answers in terms of choices and attributes, read once however many targets take them; and
+    what they are weighed by."""
 
-    def __init__(self, answers: Mapping[str, Answer]) -> None:
-        self.answers = answers
+    def __init__(
+        self, answers: Mapping[str, Answer], aligners: Mapping[str, Callable[..., dict[str, float]]]
+    ) -> None:
+        self.answers, self.aligners = answers, aligners
         self.known: dict[int, tuple[Link, tuple[Any, ...]]] = {}
+        self.found: dict[str, Callable[..., dict[str, float]]] = {}
+
+    def aligner(self, name: str) -> Callable[..., dict[str, float]]:
+        if name not in self.found:
+            self.found[name] = self.aligners[name]
+        return self.found[name]
 
     def of(self, link: Link, kind: str, answer: Answer) -> tuple[Any, ...]:
         known = self.known.get(id(link))
@@ -124,6 +128,7 @@ def _gather(question: Question, heard: _Heard) -> _Gathered:
         said: list[Any] = []
         covered: set[str | None] = set()
         lost: dict[str | None, Failure] = {}
+        step = question.decider.step(question.decider.decide.takes[port])
         for link in links:
             answer = heard.answers.get(link.key)
             if answer is None:
@@ -131,7 +136,6 @@ def _gather(question: Question, heard: _Heard) -> _Gathered:
             elif answer.failure is not None:
                 failure = answer.failure
             else:
-                step = question.decider.step(question.decider.decide.takes[port])
                 said += heard.of(link, step.algorithm.output, answer)
                 if "choice" not in step.each:
                     covered.add(link.attribute)
@@ -150,7 +154,7 @@ def _gather(question: Question, heard: _Heard) -> _Gathered:
 def translated(one: Any, choices: Mapping[str, str], attribute: str | None) -> Any:
     """A rating or vote on letters, as one on choices."""
     if isinstance(one, Rating):  # by far the most of them, so not copied and then changed
-        return Rating.model_construct(
+        return Rating(
             choice=choices[one.choice],
             attribute=one.attribute if attribute is None else attribute,
             value=one.value,

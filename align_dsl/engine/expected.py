@@ -64,19 +64,24 @@ class Weigher:
     spelt: dict[str, Texts] = field(default_factory=dict)  # number -> its tokens
     refusal: Failure | None = None  # why it is no use to ask again
 
-    def weigh(self, numbers: tuple[str, ...], tell: Tell) -> Weighed:
-        """Raises NoAnswer where probabilities cannot be had, the same for every later question."""
+    def weigh(
+        self, numbers: tuple[str, ...], tell: Tell, first: Sequence[Token] | None = None
+    ) -> Weighed:
+        """Raises NoAnswer where probabilities cannot be had, the same for every later question.
+        `first`: what has been said already to the question for one of all numbers."""
         if self.refusal is not None:
             raise NoAnswer(self.refusal)
         try:
-            return self._weighed(numbers, tell)
+            return self._weighed(numbers, tell, first)
         except Unable as unable:
             message = f"`rating: expected` is not possible here: {unable}"
             self.refusal = Failure(status="refused", message=message)
             raise NoAnswer(self.refusal) from None
 
-    def _weighed(self, numbers: tuple[str, ...], tell: Tell) -> Weighed:
-        found = _at(tell(numbers, 1), 0)
+    def _weighed(
+        self, numbers: tuple[str, ...], tell: Tell, first: Sequence[Token] | None
+    ) -> Weighed:
+        found = _at(tell(numbers, 1) if first is None else first, 0)
         how = self._followed if self.masked else self._added_up
         weights = how(found, numbers, tell)
         share = sum(weights.values())

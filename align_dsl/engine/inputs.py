@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from align_dsl.engine.ask import blame
 from align_dsl.engine.lower import decode, lower
 from align_dsl.engine.plan import Job, Plan
+from align_dsl.language.program import Step
 from align_dsl.records.record import Answer
 from align_dsl.types import Failure
 
@@ -22,9 +24,18 @@ class Inputs:
         """Whether every model job that a job builds on has been answered."""
         return all(below in self.answers for below in self._below(key))
 
+    def plain_below(self, key: str) -> Iterator[Step]:
+        """The steps without a model that are done when a job takes what they give."""
+        for value in self.plan.jobs[key].inputs.values():
+            for below in value if self.plan.are_keys(value) else ():
+                step = self.plan.jobs[below].step
+                if not step.algorithm.calls:
+                    yield step
+                    yield from self.plain_below(below)
+
     def _below(self, key: str) -> Iterator[str]:
         for value in self.plan.jobs[key].inputs.values():
-            for below in value if are_keys(value, self.plan) else ():
+            for below in value if self.plan.are_keys(value) else ():
                 if self.plan.jobs[below].step.algorithm.calls:
                     yield below
                 else:
@@ -34,7 +45,7 @@ class Inputs:
         """The values of a job's ports; a failure where one of them never came."""
         values: dict[str, Any] = {}
         for port, value in job.inputs.items():
-            if not are_keys(value, self.plan):
+            if not self.plan.are_keys(value):
                 values[port] = value
                 continue
             outputs = []
@@ -55,9 +66,13 @@ class Inputs:
             return answer.failure or decode(job.step.algorithm.output, answer.output)
         if key not in self.plain:
             inputs = self.of(job)
-            self.plain[key] = inputs if isinstance(inputs, Failure) else lower(job.step)(**inputs)
+            self.plain[key] = inputs if isinstance(inputs, Failure) else _done(job, inputs)
         return self.plain[key]
 
 
-def are_keys(value: Any, plan: Plan) -> bool:
-    return isinstance(value, tuple) and all(isinstance(k, str) and k in plan.jobs for k in value)
+def _done(job: Job, inputs: dict[str, Any]) -> Any:
+    try:
+        return lower(job.step)(**inputs)
+    except Exception as error:
+        blame(job, error)
+        raise

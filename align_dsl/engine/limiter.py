@@ -4,7 +4,7 @@ A server that is known to queue what it has no room for gets all that it may hav
 The limit of another doubles with each full round of good answers until it first complains, and from
 then on grows by one. It halves when a server says that it is busy (429, 503) or stays silent. One
 that fails rests for a while, longer each time; requests go to the awake endpoint with the fewest
-in flight.
+in flight. One that is loading its model rests, and is thought no less of afterwards.
 """
 
 from __future__ import annotations
@@ -12,17 +12,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from align_dsl.engine.quirks import PLAIN, Dialect
 
 FIRST = 8  # requests at once before anything is known of a server
-LONGEST_REST = 30.0  # seconds
+SHORTEST_REST = 0.25  # seconds; doubles with each failure in a row
+MOST_DOUBLINGS = 7  # of it: half a minute
 ONE_BURST = 1.0  # seconds in which several complaints count as one
 
-How = Literal["ok", "busy", "down", "unsaid"]
+How = Literal["ok", "busy", "down", "loading", "unsaid"]
+
+
+class Closed(Exception):
+    """What waits for a place when there will be none any more."""
 
 
 @dataclass(slots=True)
@@ -37,8 +42,12 @@ class Endpoint:
     failed_in_a_row: int = 0
     shrunk_at: float = float("-inf")
     dialect: Dialect = PLAIN
+    looked: bool = False  # whether it has said what it is, or been taken at its word
+    looks: int = 0  # how often it was asked for that
+    looking: asyncio.Task[None] | None = None  # who asks it just now
     window: int | None = None  # the longest context its model has, where it tells
     loading_since: float | None = None  # since when it has said so
+    gone: bool = False  # nobody was there the last time, or somebody who turns all away
     context: int = 0  # the longest that was asked for: Ollama loads a model anew for another
 
     def __post_init__(self) -> None:
@@ -58,6 +67,7 @@ class Endpoint:
         return self.in_flight < int(self.limit) and now >= self.rests_until
 
     def learn(self, how: How, now: float, rest: float | None = None) -> None:
+        """`rest`: for how long it has asked to be left alone."""
         if how == "ok":
             self.failed_in_a_row = 0
             # by one a round from the first, 128 at once would come after 8,000 answers
@@ -65,13 +75,23 @@ class Endpoint:
             self.limit = min(float(self.ceiling), self.limit + more)
         if how in ("ok", "unsaid"):
             return
-        if now - self.shrunk_at > ONE_BURST:
+        if how != "loading" and now - self.shrunk_at > ONE_BURST:
             self.shrunk_at = now
             self.limit = max(1.0, self.limit / 2)
             self.failed_in_a_row += 1
-        if rest is not None or how == "down":
-            wait = rest if rest is not None else 0.25 * 2.0**self.failed_in_a_row
-            self.rests_until = max(self.rests_until, now + min(LONGEST_REST, wait))
+        if how == "down" and rest is None:
+            rest = SHORTEST_REST * 2.0 ** min(MOST_DOUBLINGS, self.failed_in_a_row)
+        if rest is not None:
+            self.rests_until = max(self.rests_until, now + rest)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Who waits for a place, and where it may be."""
+
+    woken: asyncio.Future[None]
+    avoid: Collection[str]
+    at: Collection[str]
 
 
 @dataclass(slots=True)
@@ -79,52 +99,99 @@ class Limiter:
     """The endpoints of one model. Lives on one event loop, so it needs no lock."""
 
     endpoints: Sequence[Endpoint]
+    ceiling: int  # requests at once, all endpoints together
     clock: Callable[[], float] = time.monotonic
-    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    closed: bool = False
+    _waiting: deque[_Waiter] = field(default_factory=deque)
 
     @classmethod
     def of(cls, urls: Sequence[str], ceiling: int) -> Limiter:
         share = -(-ceiling // len(urls))
-        return cls([Endpoint(url, share) for url in urls])
+        return cls([Endpoint(url, share) for url in urls], ceiling)
 
-    async def take(self, avoid: str = "") -> Endpoint:
-        """Wait for a place, and take it. A retry avoids the endpoint that has just failed it,
-        for as long as another is awake."""
+    async def take(self, avoid: Collection[str] = (), at: Collection[str] = ()) -> Endpoint:
+        """Wait for a place, and take it; `at` one of these endpoints where any are named. A retry
+        avoids those that have failed it, for as long as another is awake. Raises Closed."""
+        waited = False
         while True:
-            now = self.clock()
-            others = [e for e in self.endpoints if e.url != avoid and now >= e.rests_until]
-            free = [e for e in others or self.endpoints if e.has_room(now)]
-            if free:
-                best = min(free, key=lambda e: e.in_flight)
+            if self.closed:
+                raise Closed
+            if (best := self._best(avoid, at)) is not None:
                 best.in_flight += 1
+                if waited:
+                    self.look_again()  # there may be room for another, too
                 return best
-            resting = [e.rests_until - now for e in self.endpoints if e.rests_until > now]
-            await self._room(min(resting) if resting else None)
+            if waited:
+                self._wake()  # perhaps it is another who can use it
+            await self._room(avoid, at)
+            waited = True
 
     def give_back(self, endpoint: Endpoint, how: How, rest: float | None = None) -> None:
         if how == "down" and len(self.endpoints) == 1:
             how = "busy"  # nobody else could be asked meanwhile; each job has its own patience
         endpoint.in_flight -= 1
         endpoint.learn(how, self.clock(), rest)
-        self._wake(2)  # the place given back, and the one that the limit may have grown by
+        if self._waiting:
+            self.look_again()
 
-    async def _room(self, seconds: float | None) -> None:
+    def look_again(self) -> None:
+        """Wake the first who would find a place, who wakes the next. Where nobody would, because
+        endpoints rest, one is woken to wait for the first of them."""
+        if not self._wake() and self._waiting and self._rest() is not None:
+            self._call(self._waiting[0])
+
+    def close(self) -> None:
+        """Send away all who wait."""
+        self.closed = True
+        while self._waiting:
+            self._call(self._waiting[0])
+
+    def _best(self, avoid: Collection[str], at: Collection[str]) -> Endpoint | None:
+        """The endpoint that gets the next request, if any has room."""
+        now = self.clock()
+        if len(self.endpoints) == 1:
+            return self.endpoints[0] if self.endpoints[0].has_room(now) else None
+        if sum(e.in_flight for e in self.endpoints) >= self.ceiling:
+            return None
+        able = [e for e in self.endpoints if e.url in at] if at else self.endpoints
+        others = [e for e in able if now >= e.rests_until and e.url not in avoid]
+        free = [e for e in others or able if e.has_room(now)]
+        return min(free, key=lambda e: e.in_flight) if free else None
+
+    def _rest(self) -> float | None:
+        """Seconds until the first of those that rest wakes up."""
+        now = self.clock()
+        return min(
+            (e.rests_until - now for e in self.endpoints if e.rests_until > now), default=None
+        )
+
+    async def _room(self, avoid: Collection[str], at: Collection[str]) -> None:
         """Wait until there may be room."""
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(woken)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), avoid, at)
+        self._waiting.append(waiter)
         try:
-            async with asyncio.timeout(seconds):
-                await woken
+            async with asyncio.timeout(self._rest()):
+                await waiter.woken
         except TimeoutError:
-            pass
+            self._forget(waiter)
         except asyncio.CancelledError:
-            if woken.done():
-                self._wake(1)  # it was meant for us
+            self._forget(waiter)
+            self.look_again()  # what it was woken for, or has watched for, is now another's
             raise
 
-    def _wake(self, n: int) -> None:
-        while n and self._waiting:
-            woken = self._waiting.popleft()
-            if not woken.done():
-                woken.set_result(None)
-                n -= 1
+    def _forget(self, waiter: _Waiter) -> None:
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+
+    def _wake(self) -> bool:
+        """Wake the first who would find a place; whether there was one."""
+        for waiter in self._waiting:
+            if self._best(waiter.avoid, waiter.at) is not None:
+                self._call(waiter)
+                return True
+        return False
+
+    def _call(self, waiter: _Waiter) -> None:
+        self._waiting.remove(waiter)
+        if not waiter.woken.done():
+            waiter.woken.set_result(None)

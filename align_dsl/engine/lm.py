@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from dspy.lm15 import Message as LmMessage
-from dspy.lm15 import Response, TextPart, Usage
 
 from align_dsl.engine.adapter import TRAIL, NoAnswer, NotNow, Said, Trail
 from align_dsl.engine.expected import INSTEAD, Token, Weigher
 from align_dsl.engine.expected import tokens as tokens_of
 from align_dsl.engine.grammar import grammar, one_of
+from align_dsl.engine.limiter import Endpoint
 from align_dsl.engine.loop import pause
 from align_dsl.engine.mapping import (
     Extra,
@@ -31,33 +30,21 @@ from align_dsl.engine.mapping import (
     whole_litellm,
 )
 from align_dsl.engine.prompt import Message, Shape, sayable, written
-from align_dsl.engine.quirks import PLAIN, Dialect
+from align_dsl.engine.quirks import ENDPOINTS, SELF_HOSTED, Dialect, is_too_long
+from align_dsl.engine.refusal import BUSY, UNHEARD
 from align_dsl.engine.reply import Complaint, Heard, header_of, plain, read, seconds_of
-from align_dsl.engine.wire import BUSY, Wire
+from align_dsl.engine.session import CLOSED
+from align_dsl.engine.texts import Texts, response, talk
+from align_dsl.engine.wire import Wire
 from align_dsl.errors import BackendError
 from align_dsl.language.program import Model
 from align_dsl.types import Failure, ScaleWeights
 
-SELF_HOSTED = frozenset(
-    {"hosted_vllm", "ollama_chat", "openai", "custom_openai", "llamafile", "lm_studio"}
-)
-DEFAULT_ENDPOINTS = {
-    "ollama_chat": "http://localhost:11434",
-    "hosted_vllm": "http://localhost:8000/v1",
-    "llamafile": "http://localhost:8080/v1",
-    "lm_studio": "http://localhost:1234/v1",
-}
-
 Asking = Callable[[Dialect | None], Parameters]
 
 
-class Engine:
+class Engine(Texts):
     """What DSPy calls. One per model; safe to call from many threads, never after `close`."""
-
-    supports_response_schema = True
-    supports_function_calling = False
-    supports_reasoning = False
-    supported_params = ("response_format", "temperature", "max_tokens", "seed")
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -67,35 +54,33 @@ class Engine:
         self._closed = False
         # where litellm answers whole, it is held to so many at once here
         self._slots = threading.BoundedSemaphore(model.concurrency)
-        self._weigher: Weigher | None = None
+        self._weighers: dict[tuple[str, bool], Weigher] = {}  # by endpoint, and how it tells
         self.wire: Wire | None = None
         if self.own_socket:
-            self.wire = Wire(model, self.provider, self.name, self.urls, self._key, self.scrubbed)
-
-    @property
-    def dialect(self) -> Dialect:
-        """How the server is talked to, or the first of several."""
-        return PLAIN if self.wire is None else self.wire.endpoints[0].dialect
+            self.wire = Wire(
+                model, self.provider, self.name, self.urls, self.sent_key, self.scrubbed
+            )
 
     @property
     def batches(self) -> bool:
         return self.wire is not None and self.wire.batches
 
-    def look(self) -> None:
-        """Learn what kind of servers answer."""
+    def look(self, silent: Collection[str] = ()) -> None:
+        """Learn what kind of servers answer, beforehand; all but those found `silent`."""
         if self.wire is not None:
-            self.wire.look()
+            self.wire.look(silent)
 
     def weigh(self, said: list[Message], shape: Shape, trail: Trail) -> ScaleWeights:
-        """How probable each number of the scale is. Raises NotNow or NoAnswer."""
+        """How probable each number of the scale is, as one server has it. Raises NotNow or
+        NoAnswer, the latter where none of the servers can tell."""
         if self.wire is None:
             message = f"`rating: expected` is for servers that one runs oneself; {INSTEAD}"
             raise NoAnswer(Failure(status="refused", message=message))
-        if self._weigher is None:
-            self.look()
-            self._weigher = Weigher(self.dialect.masked)
 
         def tell(allowed: tuple[str, ...], most: int) -> tuple[Token, ...]:
+            return ask(allowed, most)[0]
+
+        def ask(allowed: tuple[str, ...], most: int) -> tuple[tuple[Token, ...], Endpoint]:
             def asking(dialect: Dialect | None) -> Parameters:
                 assert dialect is not None
                 told: Extra = (("logprobs", True), ("top_logprobs", dialect.top))
@@ -105,13 +90,41 @@ class Engine:
                 held = format_as({"name": "answer", "schema": enum, "strict": True})
                 return self._parameters(0, most, held, told)
 
-            heard, dialect = self._heard(said, asking, trail, None)
+            heard, dialect, endpoint = self._heard(said, asking, trail, None)
+            assert endpoint is not None
             trail.constrained = self._constraint(dialect)
-            return tokens_of(heard.logprobs)
+            return tokens_of(heard.logprobs), endpoint
 
-        found = self._weigher.weigh(written(shape.scale), tell)
-        trail.notes.setdefault("expected", []).append(found.note())
-        return found.weights
+        numbers = written(shape.scale)
+        try:
+            while True:
+                trail.at = self._tellers()
+                first, endpoint = ask(numbers, 1)
+                trail.at = (endpoint.url,)  # others tell otherwise, and perhaps of other weights
+                weigher = self._weigher(endpoint)
+                try:
+                    found = weigher.weigh(numbers, tell, first)
+                except NoAnswer:
+                    if weigher.refusal is None:
+                        raise
+                    continue  # this one cannot tell; another may
+                trail.notes.setdefault("expected", []).append(found.note())
+                return found.weights
+        finally:
+            trail.at = ()
+
+    def _tellers(self) -> tuple[str, ...]:
+        """The servers that may tell probabilities; empty means all. Raises NoAnswer for none."""
+        refusals = {url: w.refusal for (url, _), w in [*self._weighers.items()] if w.refusal}
+        able = tuple(url for url in self.urls if url not in refusals)
+        if not able:
+            raise NoAnswer(next(iter(refusals.values())))
+        return able if refusals else ()
+
+    def _weigher(self, endpoint: Endpoint) -> Weigher:
+        """What is known of a server's tokens. One for all who ask: each would learn it anew."""
+        masked = endpoint.dialect.masked
+        return self._weighers.setdefault((endpoint.url, masked), Weigher(masked))
 
     def ask(
         self, said: list[Message], shape: Shape, trail: Trail, temperature: float | None = None
@@ -125,7 +138,7 @@ class Engine:
 
         if (self.model.temperature if temperature is None else temperature) > 0:
             trail.notes["seed"] = trail.seed
-        heard, dialect = self._heard(said, asking, trail, trail.seed)
+        heard, dialect, _ = self._heard(said, asking, trail, trail.seed)
         trail.constrained = self._constraint(dialect if grammar(shape) else None)
         return Said(heard.text, heard.finish == "length")
 
@@ -142,22 +155,19 @@ class Engine:
 
     def complete(self, request: Any) -> Any:
         """The same for whoever comes through `dspy.LM`, such as optimizers that write prompts."""
-        trail = TRAIL.get() or Trail()
-        config = request.config
-        said = [{"role": "system", "content": request.system}] if request.system else []
-        said += [{"role": m.role, "content": m.text} for m in request.messages]
+        trail, config = TRAIL.get() or Trail(), request.config
         format_ = format_as(config.response_format)
         asked = self._parameters(config.temperature, config.max_tokens, format_)
-        for times in range(self.model.retries + 1):
+        while True:
             try:
-                heard, _ = self._heard(said, lambda _: asked, trail, config.seed)
-                return self._response(heard)
+                heard, _, _ = self._heard(talk(request), lambda _: asked, trail, config.seed)
+                counts = heard.prompt_tokens, heard.completion_tokens
+                return response(self.model.address, heard.text, heard.finish, counts)
             except NotNow as not_now:
-                if times == self.model.retries:
+                if trail.retries >= self.model.retries:
                     raise NoAnswer(not_now.failure) from None
+                pause(not_now.pause(trail.retries))
                 trail.retries += 1
-                pause(not_now.pause(times))
-        raise AssertionError("the last try answers or raises")
 
     def close(self) -> None:
         """End what is in flight, and the connections."""
@@ -167,65 +177,73 @@ class Engine:
 
     def _heard(
         self, said: list[Message], asking: Asking, trail: Trail, seed: int | None
-    ) -> tuple[Heard, Dialect | None]:
+    ) -> tuple[Heard, Dialect | None, Endpoint | None]:
+        """What was said; and how it was asked for and by whom, where that is for us to say."""
         if self._closed:
-            raise NoAnswer(Failure(status="unreachable", message="the model has been closed"))
+            raise NoAnswer(CLOSED)
         dialect: Dialect | None = None
+        endpoint: Endpoint | None = None
         try:
             if self.wire is not None:
-                heard, dialect = self.wire.ask(said, asking, trail, seed)
+                heard, dialect, endpoint = self.wire.ask(said, asking, trail, seed)
             else:
-                with self._slots:
-                    trail.calls += 1
-                    heard = self._by_litellm(said, asking(None), seed)
+                heard = self._by_litellm(said, asking(None), trail, seed)
         except orjson.JSONEncodeError:  # half a character has no bytes
             message = "the question holds text that is not valid Unicode, which nobody can be sent"
             raise NoAnswer(Failure(status="refused", message=message)) from None
         trail.prompt_tokens += heard.prompt_tokens
         trail.completion_tokens += heard.completion_tokens
-        return heard, dialect
-
-    def _response(self, heard: Heard) -> Any:
-        return Response(
-            id=None,
-            model=self.model.address,
-            message=LmMessage(role="assistant", parts=(TextPart(text=heard.text),)),
-            finish_reason="length" if heard.finish == "length" else "stop",
-            usage=Usage(input_tokens=heard.prompt_tokens, output_tokens=heard.completion_tokens),
-        )
+        return heard, dialect, endpoint
 
     # --- everybody else ----------------------------------------------------------------------
 
-    def _by_litellm(self, said: list[Message], parameters: Parameters, seed: int | None) -> Heard:
-        litellm, format_ = whole_litellm(), parameters.response_format
+    def _by_litellm(
+        self, said: list[Message], parameters: Parameters, trail: Trail, seed: int | None
+    ) -> Heard:
+        litellm, format_, key = whole_litellm(), parameters.response_format, self.sent_key()
         orjson.dumps(said)  # raises here, where it can be told from a fault of the provider
-        try:
-            answer = litellm.completion(
-                model=self.model.address,
-                messages=said,
-                response_format=orjson.loads(format_) if format_ else None,
-                temperature=parameters.temperature,
-                max_tokens=parameters.max_tokens,
-                seed=seed if takes_seed(self.model.address) else None,
-                timeout=self.model.timeout,
-                api_base=self.urls[0] if self.urls else None,
-                api_key=self._key() or None,
-                max_retries=0,
-                num_retries=0,
-                drop_params=False,
-            )
-            return read(plain(answer), self.scrubbed)
-        except litellm.exceptions.Timeout as error:
-            raise NotNow(self._failure("timeout", error)) from None
-        except litellm.exceptions.APIConnectionError as error:
-            raise NotNow(self._failure("unreachable", error)) from None
-        except (KeyError, TypeError, IndexError, AttributeError, Complaint) as error:
-            raise NotNow(self._failure("invalid", error)) from None
-        except Exception as error:
-            if getattr(error, "status_code", 0) in BUSY:
-                wait = seconds_of(header_of(error, "retry-after"))
-                raise NotNow(self._failure("unreachable", error), wait) from None
-            raise NoAnswer(self._failure("refused", error)) from None
+        with self._slots:
+            trail.calls += 1
+            try:
+                answer = litellm.completion(
+                    model=self.model.address,
+                    messages=said,
+                    response_format=orjson.loads(format_) if format_ else None,
+                    temperature=parameters.temperature,
+                    max_tokens=parameters.max_tokens,
+                    seed=seed if takes_seed(self.model.address) else None,
+                    timeout=self.model.timeout,
+                    api_base=self.urls[0] if self.urls else None,
+                    api_key=key or None,
+                    max_retries=0,
+                    num_retries=0,
+                    drop_params=False,
+                )
+                trail.unheard = 0
+                return read(plain(answer), self.scrubbed)
+            except litellm.exceptions.Timeout as error:
+                trail.unheard += 1
+                raise NotNow(self._failure("timeout", error)) from None
+            except litellm.exceptions.APIConnectionError as error:
+                trail.unheard += 1
+                raise NotNow(self._failure("unreachable", error)) from None
+            except (KeyError, TypeError, IndexError, AttributeError, Complaint) as error:
+                raise NotNow(self._failure("invalid", error)) from None
+            except NoAnswer:
+                raise
+            except Exception as error:
+                raise self._refusal(error, trail) from None
+
+    def _refusal(self, error: Exception, trail: Trail) -> Exception:
+        """What is made of an error that litellm raises for a reply."""
+        status = getattr(error, "status_code", 0)
+        trail.unheard = trail.unheard + 1 if status in UNHEARD else 0
+        if is_too_long(str(error)):
+            return NoAnswer(self._failure("truncated", error))
+        if status not in BUSY:
+            return NoAnswer(self._failure("refused", error))
+        wait = seconds_of(header_of(error, "retry-after"))
+        return NotNow(self._failure("refused" if status == 500 else "unreachable", error), wait)
 
     def _failure(self, status: Any, error: Exception) -> Failure:
         return Failure(status=status, message=self.scrubbed(str(error))[:300])
@@ -234,6 +252,22 @@ class Engine:
 
     def _key(self) -> str:
         return os.environ.get(self.model.key, "") if self.model.key else ""
+
+    def wrong_key(self) -> str:
+        """Why the key cannot be sent; empty where it can be, or where there is none."""
+        key = self._key()
+        if not key or (key.isascii() and key.isprintable()):
+            return ""
+        return (
+            f"the environment variable `{self.model.key}`, the key of the model"
+            f" `{self.model.name}`, holds what no header may: perhaps the end of a line"
+        )
+
+    def sent_key(self) -> str:
+        """The key as it is sent. Raises NoAnswer where it cannot be: others would show it."""
+        if wrong := self.wrong_key():
+            raise NoAnswer(Failure(status="refused", message=wrong))
+        return self._key()
 
     def scrubbed(self, text: str) -> str:
         """Text of a server as it may be kept: without our key."""
@@ -244,11 +278,16 @@ class Engine:
 
 
 def _urls(model: Model, provider: str) -> tuple[str, ...]:
-    own = DEFAULT_ENDPOINTS.get(provider)
+    own = ENDPOINTS.get(provider)
     urls = model.endpoints or ((own,) if own else ())
     if any(urlsplit(url).username is not None for url in urls):
         raise BackendError(
             f"the endpoint of the model `{model.name}` holds a user name\n"
             "  = put the key into an environment variable, and the variable's name under `key:`"
+        )
+    if len(urls) > 1 and provider not in SELF_HOSTED:
+        raise BackendError(
+            f"the model `{model.name}` has several endpoints, and `{provider}/` can be asked at one"
+            " alone\n  = name one, or write `openai/` where the servers speak OpenAI's protocol"
         )
     return tuple(url.rstrip("/") for url in urls)

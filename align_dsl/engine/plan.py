@@ -3,21 +3,17 @@
 A job's key is made of what the job takes and nothing else: not of scenario ids, choice ids,
 labels or target names. A step that does not take the target has one job for all targets. Keys of
 later jobs hold the keys of the jobs they take, so the whole plan is known before the first call.
-
-The order in which choices are shown is drawn from their content, never from the order in which a
-file lists them; so permuting the choices of a file cannot change a decision.
 """
 
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
 from typing import Any
 
 from align_dsl.engine.demos import said as demos_said
+from align_dsl.engine.shown import Shown, plainly, ways
 from align_dsl.language.program import Decider, Model, Order, Program, Step
 from align_dsl.types import (
     Attribute,
@@ -65,18 +61,13 @@ class Question:
     control_for: Target | None = None  # decided for `target`, to be judged against this one
 
     @property
+    def links(self) -> Iterator[Link]:
+        """Every job that it builds on."""
+        return (link for links in self.takes.values() for link in links)
+
+    @property
     def judged_by(self) -> Target:
         return self.control_for or self.target
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A scenario as a step sees it: mostly choices under letters, in some order."""
-
-    scenario: Scenario
-    means: Mapping[str, str]  # letter -> choice id
-    content: str
-    sample: int = 0
 
 
 @dataclass(slots=True)
@@ -88,6 +79,24 @@ class Plan:
     @property
     def model_jobs(self) -> list[str]:
         return [key for key, job in self.jobs.items() if job.step.algorithm.calls]
+
+    def only(self, questions: Sequence[Question]) -> Plan:
+        """The part that answers some of the questions."""
+        needed = set[str]()
+        left = [link.key for q in questions for link in q.links]
+        while left:
+            key = left.pop()
+            if key not in needed:
+                needed.add(key)
+                inputs = self.jobs[key].inputs.values()
+                left += [below for value in inputs if self.are_keys(value) for below in value]
+        return Plan({k: job for k, job in self.jobs.items() if k in needed}, list(questions))
+
+    def are_keys(self, value: Any) -> bool:
+        """Whether an input of a job is what other jobs bring back."""
+        if not isinstance(value, tuple):
+            return False
+        return all(isinstance(key, str) and key in self.jobs for key in value)
 
     def __str__(self) -> str:
         return f"{self.asked:,} asked for, {len(self.model_jobs):,} to run"
@@ -113,9 +122,11 @@ def plan(
     seed: int | None = None,
     control: bool = False,
     memory: Memory | None = None,
+    wanted: Callable[[Target, Case], bool] | None = None,
 ) -> Plan:
     """`fingerprints` name what stands behind each model; `prompts` what prompts are made with.
-    With a `memory`, what earlier plans of these cases have hashed is not hashed again.
+    With a `memory`, what earlier plans of these cases have hashed is not hashed again. `wanted`
+    says which questions are asked, of those that the cases say something about.
 
     With `control`, each decider also decides every question as if another attribute had been
     asked for: what accuracy is left then owes nothing to alignment.
@@ -132,7 +143,7 @@ def plan(
     for decider, model in program.pairs():
         work = _Decider(shared, made, decider, model)
         for case in cases:
-            mine = concerned(targets, case)
+            mine = [t for t in concerned(targets, case) if wanted is None or wanted(t, case)]
             work.add(case, [(t, None) for t in mine])
             if control and case.labels:
                 work.add(case, [(w, t) for t in mine if (w := _wrong(t, targets))])
@@ -158,48 +169,6 @@ def concerned(targets: Sequence[Target], case: Case) -> list[Target]:
     """The targets that a case says something about."""
     named = case.attributes() if case.labels else None
     return [t for t in targets if named is None or t.values.keys() <= named]
-
-
-def letters(n: int) -> tuple[str, ...]:
-    from align_dsl.language.wording import letter
-
-    return tuple(letter(i) for i in range(n))
-
-
-def ways(scenario: Scenario, order: Order, samples: int = 1, seed: int = 0) -> Iterator[Shown]:
-    """Every way in which a step with a model sees a scenario."""
-    for sample in range(samples):
-        turn = sample if order == "shuffle" else 0
-        for choices in _orders(scenario, order, turn, seed):
-            yield _shown(scenario, choices, sample)
-
-
-def plainly(scenario: Scenario) -> Shown:
-    """For steps that show it to no model: the scenario as it is, ids and all."""
-    return Shown(scenario, {c.id: c.id for c in scenario.choices}, scenario.content())
-
-
-def _orders(scenario: Scenario, order: Order, turn: int, seed: int) -> list[list[Choice]]:
-    if order == "given" or len(scenario.choices) < 2:
-        return [list(scenario.choices)]
-    choices = sorted(scenario.choices, key=lambda c: c.text)
-    if order == "all" and len(choices) <= 4:
-        return [list(one) for one in permutations(choices)]
-    random.Random(digest(f"{seed}/{turn}/{scenario.content()}")).shuffle(choices)
-    if order == "shuffle":
-        return [choices]
-    return [choices, choices[::-1]]
-
-
-def _shown(scenario: Scenario, choices: list[Choice], sample: int) -> Shown:
-    names = letters(len(choices))
-    offered = tuple(
-        Choice.model_construct(id=n, text=c.text) for n, c in zip(names, choices, strict=True)
-    )
-    shown = Scenario.model_construct(id="", text=scenario.text, choices=offered)
-    means = {n: c.id for n, c in zip(names, choices, strict=True)}
-    content = digest(json.dumps([scenario.text, [c.text for c in choices]]))
-    return Shown(shown, means, content, sample)
 
 
 @dataclass(slots=True)

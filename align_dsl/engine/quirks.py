@@ -52,7 +52,9 @@ LLAMA_CPP = Dialect(
     "llama.cpp", "llamacpp", "llama.cpp", "grammar", masked=False, top=256, batches=True
 )
 VLLM = Dialect("vLLM", "vllm", grammar="structured_outputs", escapes=False, batches=True)
-OLLAMA = Dialect("Ollama", "library", masked=False, batches=True)
+# it queues without end, but answers one at a time unless OLLAMA_NUM_PARALLEL says more; and what
+# waits there waits on our time
+OLLAMA = Dialect("Ollama", "library", masked=False)
 DIALECTS = (LLAMA_CPP, VLLM, OLLAMA)
 
 TOO_LONG = (
@@ -60,8 +62,20 @@ TOO_LONG = (
     "context_length_exceeded",
     "maximum context length",
     "longer than the context",
+    "exceeds the context length",
 )
-"""What servers say, with a status of 400, of a question that does not fit their window."""
+"""What servers say of a question that does not fit their window."""
+
+ENDPOINTS = {
+    "ollama_chat": "http://localhost:11434",
+    "hosted_vllm": "http://localhost:8000/v1",
+    "llamafile": "http://localhost:8080/v1",
+    "lm_studio": "http://localhost:1234/v1",
+}
+"""Where a server that one runs oneself is, by its provider, unless somebody says otherwise."""
+
+SELF_HOSTED = frozenset({*ENDPOINTS, "openai", "custom_openai"})
+"""Providers whose servers are sent requests by our own wire; all others go through litellm."""
 
 QUIRKS = (
     Quirk(
@@ -161,6 +175,11 @@ def dialect(listed: Any, header: str = "") -> Dialect:
         if one.owned_by in owners or (one.header and header.startswith(one.header)):
             return one
     return PLAIN
+
+
+def is_too_long(said: str) -> bool:
+    """Whether a server says that a question does not fit its window."""
+    return any(mark in said for mark in TOO_LONG)
 
 
 def table() -> str:

@@ -9,36 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
-from typing import Any, Literal
 
 import orjson
 
 from align_dsl.engine.adapter import NoAnswer, NotNow, Trail
-from align_dsl.engine.limiter import Endpoint, How, Limiter
+from align_dsl.engine.limiter import Closed, Endpoint, How, Limiter
 from align_dsl.engine.loop import Loop
 from align_dsl.engine.mapping import Parameters, litellm_module, template
-from align_dsl.engine.prompt import Message, tokens
-from align_dsl.engine.quirks import OLLAMA, PLAIN, TOO_LONG, Dialect
+from align_dsl.engine.prompt import Message
+from align_dsl.engine.quirks import OLLAMA, PLAIN, Dialect
 from align_dsl.engine.quirks import dialect as dialect_of
-from align_dsl.engine.reply import Complaint, Heard, Reply, read, seconds_of
+from align_dsl.engine.refusal import BUSY, UNHEARD, is_a_no, is_loading, mood, refusal
+from align_dsl.engine.reply import Complaint, Heard, Reply, read
+from align_dsl.engine.session import CLOSED, Session
+from align_dsl.engine.window import is_whole, own_window, window_for
 from align_dsl.language.program import Model
 from align_dsl.types import Failure
 
-BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-TOO_MUCH = frozenset({408, 429, 503, 504})  # of these it is said: fewer at once
-CONNECT_SECONDS = 10
-IDLE_SECONDS = 4  # uvicorn, and so vLLM, hangs up after 5: do not send on a line about to go dead
 LOADING_SECONDS = 1.0  # how often a server is asked whether it has loaded its model
-FORGOTTEN_SECONDS = 60.0  # how long one that loads for ever is not asked again
-LOADING = b"loading"  # as in "Loading model", which llama.cpp says with a 503
-WINDOW_STEP = 2048  # tokens: with steps, Ollama seldom has to load a model anew
+FORGOTTEN_SECONDS = 60.0  # how long one is not asked again that loads for ever, or was not there
+HINT = " (an endpoint of this kind often ends in `/v1`)"
+MOST_LOOKS = 3  # after which one that answers questions, but not that one, is taken at its word
 
 _PLAIN_NAME = re.compile(r"(:latest|\.gguf|-\d{4}-\d\d-\d\d)$")
 
 Asking = Callable[[Dialect], Parameters]
 """What is asked, for the kind of server that happens to get it."""
+
+Told = tuple[Heard, Dialect, Endpoint]
+"""What was said, how it was asked for, and by whom."""
 
 
 class Wire:
@@ -54,12 +55,13 @@ class Wire:
         scrubbed: Callable[[str], str],
     ) -> None:
         self.model, self.provider, self.name = model, provider, name
-        self.key, self.scrubbed = key, scrubbed
+        self.scrubbed = scrubbed
         self.limiter = Limiter.of(urls, model.concurrency)
         known = {"ollama_chat": OLLAMA}.get(provider, PLAIN)
         for endpoint in self.endpoints:
             endpoint.is_a(known)
-        self._session: Any = None
+        self.session = Session(model.timeout, key, scrubbed)
+        self._used = False
 
     @property
     def endpoints(self) -> Sequence[Endpoint]:
@@ -70,13 +72,12 @@ class Wire:
         """Whether what begins alike may come all at once."""
         return all(endpoint.dialect.batches for endpoint in self.endpoints)
 
-    def look(self) -> None:
-        """Learn what kind of servers answer. One that does not say is taken at its word.
-
-        Where nobody looks, it is learnt from the first reply.
-        """
+    def look(self, silent: Collection[str] = ()) -> None:
+        """Learn what kind of servers answer, before the first question, which else would wait for
+        it. Those that were found `silent` are left alone for a while."""
         litellm_module()  # takes seconds, in which the loop could do nothing else
-        Loop.shared().do(self._look())
+        self._used = True
+        Loop.shared().do(self._look(silent))
 
     def ask(
         self,
@@ -84,15 +85,16 @@ class Wire:
         asking: Asking,
         trail: Trail,
         seed: int | None,
-    ) -> tuple[Heard, Dialect]:
-        """What one of the servers says, and of which kind it is. Raises NotNow or NoAnswer."""
-        heard: tuple[Heard, Dialect] = Loop.shared().do(self._in_turn(said, asking, trail, seed))
-        return heard
+    ) -> Told:
+        """What one of the servers says. Raises NotNow or NoAnswer."""
+        self._used = True
+        told: Told = Loop.shared().do(self._in_turn(said, asking, trail, seed))
+        return told
 
     def close(self) -> None:
-        if self._session is not None:
-            session, self._session = self._session, None
-            Loop.shared().do(_ended(session))
+        """End what is in flight, and send away who waits."""
+        if self._used:
+            Loop.shared().do(self._end())
 
     # --- what is sent ------------------------------------------------------------------------
 
@@ -104,7 +106,7 @@ class Wire:
         if parameters.extra:
             body = {**body, **dict(parameters.extra)}
         if self.provider == "ollama_chat":
-            context = self._context(said, parameters.max_tokens, endpoint)
+            context = window_for(said, parameters.max_tokens, endpoint, self.model)
             body["options"] = {**body["options"], "num_ctx": context}
             if seed is not None:
                 body["options"]["seed"] = seed
@@ -115,126 +117,114 @@ class Wire:
             body["seed"] = seed
         return url, orjson.dumps(body)
 
-    def _context(self, said: list[Message], max_tokens: int, endpoint: Endpoint) -> int:
-        """A window that holds prompt and answer, no longer than the model's own."""
-        least = _words(said) + 1
-        need = sum(tokens(m["content"]) for m in said) * 1.3 + max_tokens + 64
-        window = self.model.context or endpoint.window
-        if window is not None and least > window:
-            message = f"the question has at least {least:,} tokens, and the model reads {window:,}"
-            raise NoAnswer(Failure(status="truncated", message=message))
-        if self.model.context is not None:
-            return self.model.context
-        steps = int(WINDOW_STEP * -(-need // WINDOW_STEP))
-        endpoint.context = max(endpoint.context, min(steps, window or steps))
-        return endpoint.context
-
     # --- sending -----------------------------------------------------------------------------
 
     async def _in_turn(
         self, said: list[Message], asking: Asking, trail: Trail, seed: int | None
-    ) -> tuple[Heard, Dialect]:
+    ) -> Told:
         """Send when a server has room, and learn from how it went how much room it has.
 
         A server that is loading its model is asked again until it has, for as long as an answer
         may take: that is no fault of the question, and so none of its tries.
         """
         while True:
-            endpoint = await self.limiter.take(trail.avoid)
+            try:
+                endpoint = await self.limiter.take(trail.avoid, trail.at)
+            except Closed:
+                raise NoAnswer(CLOSED) from None
             how: How = "unsaid"
             rest: float | None = None
             try:
-                self._has_hope(endpoint)
+                if endpoint.loading_since is not None and self._is_hopeless(endpoint, trail):
+                    how, rest = "loading", FORGOTTEN_SECONDS
+                    continue
+                if not endpoint.looked:
+                    await self._meet(endpoint)
                 dialect = endpoint.dialect
                 url, body = self.request(said, asking(dialect), seed, endpoint)
                 trail.calls += 1
-                reply = await self._post(endpoint, url, body)
-                is_loading = self._learn(endpoint, reply)
-                if reply.status in TOO_MUCH:
-                    how, rest = "busy", LOADING_SECONDS if is_loading else reply.retry_after
-                elif reply.status < 500:
-                    how = "ok"
-                elif len(self.endpoints) > 1:
-                    how = "down"  # perhaps it is the question; but others can be asked meanwhile
+                try:
+                    reply = await self.session.post(endpoint.url, url, body)
+                except NotNow:
+                    trail.unheard += 1
+                    raise
+                trail.unheard = trail.unheard + 1 if reply.status in UNHEARD else 0
+                how, rest = self._learn(endpoint, reply)
             except NotNow as not_now:
-                how = "busy" if not_now.failure.status == "timeout" else "down"
-                trail.avoid = endpoint.url
+                endpoint.gone = not_now.failure.status != "timeout"
+                how = "down" if endpoint.gone else "busy"
+                self._avoid(endpoint, trail)
                 raise
             finally:
                 self.limiter.give_back(endpoint, how, rest)
-            if is_loading:
+            if how == "loading":
                 continue
             try:
-                heard = self._read(endpoint, reply, said, body)
+                heard = self._read(endpoint, reply, said, body, how)
             except NotNow:
-                trail.avoid = endpoint.url
+                self._avoid(endpoint, trail)
                 raise
             if not _is_called(self.name, heard.by):
                 trail.notes["answered_by"] = heard.by
-            return heard, dialect
+            return heard, dialect, endpoint
 
-    def _learn(self, endpoint: Endpoint, reply: Reply) -> bool:
-        """What a reply says of its server; whether it is loading its model."""
+    def _avoid(self, endpoint: Endpoint, trail: Trail) -> None:
+        """Let another be asked, as long as there is one that has not failed this job as well."""
+        if len(trail.avoid) + 1 >= len(self.endpoints):
+            trail.avoid.clear()
+        trail.avoid.add(endpoint.url)
+
+    def _is_hopeless(self, endpoint: Endpoint, trail: Trail) -> bool:
+        """Whether a server has been loading for longer than an answer may take. Raises NoAnswer
+        where all have, and NotNow where another can be asked, but not in the midst of this."""
+        if not self._is_late(endpoint):
+            return False
+        message = f"{endpoint.url} was still loading its model after {self.model.timeout:g} s"
+        failure = Failure(status="unreachable", message=message)
+        if all(self._is_late(e) for e in self.endpoints):
+            raise NoAnswer(failure)
+        if len(trail.at) == 1:
+            raise NotNow(failure)
+        return True
+
+    def _is_late(self, endpoint: Endpoint) -> bool:
+        if endpoint.loading_since is None:
+            return False
+        seconds = self.limiter.clock() - endpoint.loading_since
+        if seconds > self.model.timeout + FORGOTTEN_SECONDS:
+            endpoint.loading_since = None  # perhaps it has come to its end meanwhile
+            return False
+        return seconds > self.model.timeout
+
+    def _learn(self, endpoint: Endpoint, reply: Reply) -> tuple[How, float | None]:
+        """What a reply says of its server: how it goes, and how long it wants to be left alone."""
         if endpoint.dialect is PLAIN and reply.server:
             endpoint.is_a(dialect_of({}, reply.server))
-        is_loading = reply.status == 503 and LOADING in reply.body.lower()
-        if not is_loading:
-            endpoint.loading_since = None
-        elif endpoint.loading_since is None:
-            endpoint.loading_since = self.limiter.clock()
-        return is_loading
+            endpoint.looked = endpoint.looked or endpoint.dialect is not PLAIN
+        if reply.status == 200:
+            endpoint.loading_since, endpoint.gone = None, False
+            endpoint.looked = endpoint.looked or endpoint.looks >= MOST_LOOKS
+            return "ok", None
+        if is_loading(reply):
+            if endpoint.loading_since is None:
+                endpoint.loading_since = self.limiter.clock()
+            return "loading", LOADING_SECONDS
+        endpoint.loading_since, endpoint.gone = None, is_a_no(reply)
+        return mood(reply, self._text(reply), endpoint, self.endpoints)
 
-    def _has_hope(self, endpoint: Endpoint) -> None:
-        """Raises NoAnswer where a server has been loading for longer than an answer may take."""
-        since, now = endpoint.loading_since, self.limiter.clock()
-        if since is None or now - since <= self.model.timeout:
-            return
-        if now - since > self.model.timeout + FORGOTTEN_SECONDS:
-            endpoint.loading_since = None  # perhaps it has come to its end meanwhile
-            return
-        message = f"{endpoint.url} was still loading its model after {self.model.timeout:g} s"
-        raise NoAnswer(Failure(status="unreachable", message=message))
-
-    async def _post(self, endpoint: Endpoint, url: str, body: bytes) -> Reply:
-        import aiohttp
-
-        if self._session is None:
-            self._session = self._connected()
-        try:
-            # redirects could carry a key elsewhere
-            async with self._session.post(url, data=body, allow_redirects=False) as response:
-                raw = await response.read()
-                later = seconds_of(response.headers.get("Retry-After"))
-                return Reply(response.status, raw, later, response.headers.get("Server", ""))
-        except aiohttp.ClientConnectorError as error:
-            wrong = f"{endpoint.url} cannot be reached: {error}"
-        except aiohttp.ConnectionTimeoutError:
-            wrong = f"{endpoint.url} cannot be reached within {CONNECT_SECONDS} s"
-        except TimeoutError:
-            message = f"no answer within {self.model.timeout:g} s from {endpoint.url}"
-            raise NotNow(Failure(status="timeout", message=message)) from None
-        except (aiohttp.ClientError, OSError) as error:
-            wrong = f"{endpoint.url} hung up before its answer was complete: {error}"
-        raise NotNow(Failure(status="unreachable", message=self.scrubbed(wrong)))
-
-    def _connected(self) -> Any:
-        import aiohttp
-
-        headers = {"Content-Type": "application/json"}
-        if key := self.key():
-            headers["Authorization"] = f"Bearer {key}"
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
-            headers=headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=self.model.timeout, sock_connect=CONNECT_SECONDS),
-        )
+    async def _end(self) -> None:
+        self.limiter.close()
+        await self.session.close()
 
     # --- what comes back ---------------------------------------------------------------------
 
-    def _read(self, endpoint: Endpoint, reply: Reply, said: list[Message], body: bytes) -> Heard:
+    def _read(
+        self, endpoint: Endpoint, reply: Reply, said: list[Message], body: bytes, how: How
+    ) -> Heard:
         if reply.status != 200:
-            raise self._refusal(endpoint, reply, self._text(reply))
+            hint = "" if self.provider == "ollama_chat" else HINT
+            is_one = len(self.endpoints) == 1
+            raise refusal(reply, self._text(reply), endpoint.url, how, is_one, hint)
         try:
             heard = read(orjson.loads(reply.body), self.scrubbed)
         except Complaint as complaint:
@@ -246,57 +236,48 @@ class Wire:
             message = f"{endpoint.url} sent something that is no answer: {raw[:200]}"
             raise NotNow(Failure(status="invalid", message=message, raw=raw)) from None
         if self.provider == "ollama_chat":
-            _is_whole(heard, said, orjson.loads(body)["options"]["num_ctx"])
+            is_whole(heard, said, orjson.loads(body)["options"]["num_ctx"])
         return heard
 
     def _text(self, reply: Reply) -> str:
         return self.scrubbed(reply.body.decode("utf-8", "replace"))
 
-    def _refusal(self, endpoint: Endpoint, reply: Reply, text: str) -> Exception:
-        message = f"{endpoint.url} answered {reply.status}: {text[:300]}"
-        if reply.status in BUSY:
-            return NotNow(
-                Failure(status="unreachable", message=message, raw=text), reply.retry_after
-            )
-        if any(mark in text for mark in TOO_LONG):
-            return NoAnswer(Failure(status="truncated", message=message, raw=text))
-        if 300 <= reply.status < 400:
-            message = f"{endpoint.url} answered {reply.status}: redirects are not followed"
-        elif reply.status == 404 and self.provider != "ollama_chat":
-            message += " (an endpoint of this kind often ends in `/v1`)"
-        return NoAnswer(Failure(status="refused", message=message, raw=text))
-
     # --- what servers say of themselves ------------------------------------------------------
 
-    async def _look(self) -> None:
-        await asyncio.gather(*(self._look_at(endpoint) for endpoint in self.endpoints))
+    async def _look(self, silent: Collection[str]) -> None:
+        now = self.limiter.clock()
+        for endpoint in self.endpoints:
+            if endpoint.url in silent:
+                endpoint.gone, endpoint.rests_until = True, now + FORGOTTEN_SECONDS
+        unknown = (e for e in self.endpoints if not e.looked and e.url not in silent)
+        await asyncio.gather(*(self._meet(endpoint) for endpoint in unknown))
+
+    async def _meet(self, endpoint: Endpoint) -> None:
+        """Look at a server before it is first asked. Who comes meanwhile waits for the same."""
+        if endpoint.looking is None:
+            endpoint.looking = asyncio.ensure_future(self._look_at(endpoint))
+        await asyncio.shield(endpoint.looking)
 
     async def _look_at(self, endpoint: Endpoint) -> None:
-        if self.provider == "ollama_chat":
-            shown, _ = await self._told("POST", f"{endpoint.url}/api/show", {"model": self.name})
-            endpoint.window = _window(shown)
-        elif endpoint.dialect is PLAIN:
-            listed, server = await self._told("GET", f"{endpoint.url}/models")
-            endpoint.is_a(dialect_of(listed, server))
-
-    async def _told(
-        self, method: Literal["GET", "POST"], url: str, asked: Any = None
-    ) -> tuple[Any, str]:
-        """What a server says of itself, if anything, and what it is called."""
-        import aiohttp
-
-        if self._session is None:
-            self._session = self._connected()
-        body = None if asked is None else orjson.dumps(asked)
-        soon = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
         try:
-            async with self._session.request(
-                method, url, data=body, allow_redirects=False, timeout=soon
-            ) as response:
-                server = response.headers.get("Server", "")
-                return orjson.loads(await response.read()), server
-        except (aiohttp.ClientError, OSError, ValueError):  # TimeoutError is an OSError
-            return {}, ""
+            endpoint.looks += 1
+            if self.provider == "ollama_chat":
+                asked = {"model": self.name}
+                status, shown, _ = await self.session.told(
+                    "POST", f"{endpoint.url}/api/show", asked
+                )
+                endpoint.window = own_window(shown)
+                known = False
+            else:
+                status, listed, server = await self.session.told("GET", f"{endpoint.url}/models")
+                if endpoint.dialect is PLAIN:  # else it has said so meanwhile, in a reply
+                    endpoint.is_a(dialect_of(listed, server))
+                known = endpoint.dialect is not PLAIN
+            # who says nothing, or is not itself yet, is looked at again before the next question
+            endpoint.looked = known or (0 < status < 500 and status not in BUSY)
+        finally:
+            endpoint.looking = None
+        self.limiter.look_again()  # it may get more at once than one that nobody knows
 
 
 @lru_cache(maxsize=256)
@@ -310,36 +291,3 @@ def _is_called(name: str, by: str) -> bool:
     """
     asked, told = (_PLAIN_NAME.sub("", n.lower().rpartition("/")[2]) for n in (name, by))
     return not told or asked == told
-
-
-def _window(shown: Any) -> int | None:
-    about = shown.get("model_info") if isinstance(shown, dict) else None
-    for name, value in about.items() if isinstance(about, dict) else ():
-        if name.endswith(".context_length") and isinstance(value, int) and value > 0:
-            return value
-    return None
-
-
-def _words(said: list[Message]) -> int:
-    """Fewer tokens than this a text cannot have: no token goes over the end of a word."""
-    return sum(len(m["content"].split()) for m in said)
-
-
-def _is_whole(heard: Heard, said: list[Message], context: int) -> None:
-    """Ollama before `truncate: false` cuts what is too long for its window, and says nothing.
-
-    It keeps what fills the window, or about half of it. A count far below that is one of the tokens
-    that were not in its cache, and tells nothing.
-    """
-    read = heard.prompt_tokens
-    if read and (read >= context or 0.4 * context <= read < _words(said)):
-        message = (
-            f"the server read {read:,} tokens of a question that has at least {_words(said):,},"
-            f" in a window of {context:,}; raise `context:` of the model, or show fewer exemplars"
-        )
-        raise NoAnswer(Failure(status="truncated", message=message, raw=heard.text))
-
-
-async def _ended(session: Any) -> None:
-    await session.close()
-    await asyncio.sleep(0)  # a turn of the loop, in which the transports end

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from align_dsl.records.owner import is_dead
 from align_dsl.types import Case, Decision, Failure, Target, Value
 
 FORMAT = 1
@@ -96,9 +97,17 @@ class RunRecord(Value):
     deciders: tuple[str, ...] = ()
     targets: tuple[Target, ...] = ()
     jobs: int = 0
+    owner: str = ""  # who is at it, while it is running
     counts: dict[str, int] = Field(default_factory=dict)  # decisions by status
     results: tuple[Result, ...] = ()
     cost: Cost = Cost()
+
+    @property
+    def stands(self) -> str:
+        """How it stands: one whose process is no more has `stopped`, and nobody wrote it down."""
+        if self.status == "running" and is_dead(self.owner):
+            return "stopped"
+        return self.status
 
 
 class Recorded(Value):

@@ -14,7 +14,7 @@ from sqlite3 import Connection
 from time import time
 from typing import Any
 
-from align_dsl.errors import StoreError, nearest, visible
+from align_dsl.errors import PlanError, StoreError, nearest, visible
 from align_dsl.records.body import column, compressed, decompressed, pack, unpack
 from align_dsl.records.database import Database
 from align_dsl.records.record import Answer, Judgement, Recorded, RunRecord
@@ -66,7 +66,7 @@ class Store:
                 " UPDATE SET status = excluded.status, body = excluded.body WHERE status <> 'ok'",
                 rows,
             )
-            db.executemany("DELETE FROM claims WHERE key = ?", [(a.key,) for a in answers if a.ok])
+            db.executemany("DELETE FROM claims WHERE key = ?", [(a.key,) for a in answers])
 
     def forget_failures(self, keys: Iterable[str]) -> None:
         with self._database.writing() as db:
@@ -76,7 +76,7 @@ class Store:
     # --- claims --------------------------------------------------------------------------------
 
     def claim(self, keys: Iterable[str], owner: str, seconds: float) -> set[str]:
-        """The keys that are now the owner's to answer: not known to be ok, and of no other owner
+        """The keys that are now the owner's to answer: without any answer, and of no other owner
         whose lease holds. One lease of `seconds` from now covers all that the owner has claimed.
 
         A lease is broken when the clock moves by more than its length, either way. Then a job may
@@ -92,9 +92,7 @@ class Store:
             )
             (n,) = db.execute("SELECT n FROM owners WHERE name = ?", (owner,)).fetchone()
             for some, marks in _chunks(dict.fromkeys(keys)):
-                answered = db.execute(
-                    f"SELECT key FROM answers WHERE status = 'ok' AND key IN ({marks})", some
-                )
+                answered = db.execute(f"SELECT key FROM answers WHERE key IN ({marks})", some)
                 free = set(some).difference(key for (key,) in answered)
                 claimed = db.execute(
                     f"SELECT key FROM claims JOIN owners ON owner = n WHERE key IN ({marks})"
@@ -285,9 +283,9 @@ def _found(db: Connection, run: str) -> tuple[int, bytes, bytes]:
         return rows[0][0], rows[0][1], rows[0][2]
     if rows:
         several = ", ".join(visible(row[3]) for row in rows[:8]) + (" ..." if len(rows) > 8 else "")
-        raise StoreError(f"`{visible(run)}` may be any of these runs: {several}")
+        raise PlanError(f"`{visible(run)}` may be any of these runs: {several}")
     ids = [name for (name,) in db.execute(f"SELECT id FROM runs {newest} 1000")]
-    raise StoreError(f"no run `{visible(run)}`; {visible(nearest(run, ids))}")
+    raise PlanError(f"no run `{visible(run)}`\n  = {visible(nearest(run, ids))}")
 
 
 def _row(judgement: Judgement) -> tuple[str | int | bytes | None, ...]:

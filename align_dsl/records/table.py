@@ -120,7 +120,7 @@ def caption(
     for model, note in (notes or {}).items():
         if note:
             lines.append(visible(note if model in note else f"{model}: {note}"))
-    if record.status == "interrupted":
+    if record.status in ("interrupted", "failed"):
         lines.append("not finished: the table counts only what was asked so far.")
     tied = record.counts.get("tied", 0)
     if tied:

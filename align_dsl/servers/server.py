@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from align_dsl.engine.quirks import ENDPOINTS
 from align_dsl.servers.line import Heard, Line, Trouble, complaint, whole
-from align_dsl.servers.subject import ENDPOINTS
 
 Kind = Literal["Ollama", "vLLM", "llama.cpp", "transformers serve", "OpenAI-compatible"]
 

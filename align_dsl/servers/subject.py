@@ -8,22 +8,13 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from align_dsl.engine.quirks import ENDPOINTS, SELF_HOSTED
 from align_dsl.errors import CompileError, Findings, PlanError, Span, visible
 from align_dsl.language.models import resolve_model
 from align_dsl.language.program import Model
 from align_dsl.registry import BACKENDS
 
 Dialect = Literal["ollama", "openai", "hosted", "gguf", "none"]
-
-ENDPOINTS = {
-    "ollama_chat": "http://localhost:11434",
-    "hosted_vllm": "http://localhost:8000/v1",
-    "llamafile": "http://localhost:8080/v1",
-    "lm_studio": "http://localhost:1234/v1",
-}
-"""The engine's own table, again: importing the engine takes seconds. A test compares the two."""
-
-OWN = frozenset({*ENDPOINTS, "openai", "custom_openai"})
 
 
 class BadEndpoint(PlanError):
@@ -73,7 +64,7 @@ def subject_of(model: Model) -> Subject:
     provider = model.address.partition("/")[0]
     (first, *_) = model.endpoints or ("",)
     endpoint = checked(first) if first else ENDPOINTS.get(provider, "")
-    if provider not in OWN or not endpoint:
+    if provider not in SELF_HOSTED or not endpoint:
         return Subject(model, "hosted", endpoint)
     return Subject(model, "ollama" if provider == "ollama_chat" else "openai", endpoint)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 NEEDED = ("adapter", "close", "concurrency", "fingerprint", "lm", "note", "probe")
+MAY_SAY = ("batches", "waits_in_loop")  # see `Backend`
 
 
 class BackendCase:
@@ -29,5 +30,9 @@ class BackendCase:
             assert [
                 n for n in NEEDED if not hasattr(backend, n) and f"self.{n}" not in source
             ] == []
+
+    def test_says_what_it_may_say_with_yes_or_no(self, backend: Any) -> None:
+        for name in MAY_SAY:
+            assert isinstance(getattr(backend, name, False), bool | property)
 
     # room: answers, times out, reports tokens, samples at temperature 1 differ

@@ -206,7 +206,7 @@ class FakeOllama:
         count = len(prompt) // 4 + 10
         if count > window:
             if body.get("truncate") is False and self.refuses_when_asked:
-                return 400, {"error": "the prompt is longer than the context length"}
+                return 400, {"error": "the input length exceeds the context length"}
             count = window // 2  # as if nothing had happened
         with self.slots:
             time.sleep(self.seconds)

@@ -1,8 +1,8 @@
 """A server that knows a right answer to every question, and often does something else instead.
 
 Right answers are drawn from the text of the question, and so is what goes wrong at which try: the
-same in any order, after any number of restarts. `python tests/servers/faulty.py` runs one in a
-process of its own, told by lines of JSON on stdin and answering in lines of JSON on stdout.
+same in any order, after any number of restarts. `python tests/servers/faulty.py [PORT]` runs one in
+a process of its own, told by lines of JSON on stdin and answering in lines of JSON on stdout.
 """
 
 from __future__ import annotations
@@ -26,6 +26,27 @@ from tests.servers.fake_ollama import draw
 from tests.servers.recorder import FAULTS, Asked, Recorder, Reply
 
 RIGHT = "right"
+PROGRAM = """version: 1
+program: small
+about: Four ways of deciding, on a server that misbehaves.
+attributes: two
+data: {format: jsonl, path: cases.jsonl}
+targets: {each: [low, high], of: [mercy]}
+deciders:
+  regression: {use: comparative_regression}
+  alone: {use: direct_regression}
+  prompt: {use: prompt_aligned}
+  baseline: {use: baseline}
+model: here
+models:
+"""
+"""What it is asked: four decisions for each case and target, of two targets."""
+
+
+def program(*urls: str, **model: Any) -> str:
+    """The program, on servers at these addresses; `model`: what else is said of the model."""
+    options = {"use": "openai/tiny", "endpoint": [f"{url}/v1" for url in urls], **model}
+    return f"{PROGRAM}  here: {json.dumps(options)}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +84,7 @@ MISHAPS: dict[str, Mishap] = {
     "429 with Retry-After": Mishap(_as("429 with Retry-After"), "unreachable", "answered 429"),
     "503": Mishap(_as("503"), "unreachable", "answered 503"),
     "503 with Retry-After": Mishap(_as("503 with Retry-After"), "unreachable", "answered 503"),
-    "500": Mishap(_as("500"), "unreachable", "answered 500"),
+    "500": Mishap(_as("500"), "refused", "answered 500"),
     "hang": Mishap(_as("hang"), "timeout", "no answer within"),
     "cut body": Mishap(lambda right: _said(right, cut=40), "unreachable", "hung up"),
     "hangs up": Mishap(_as("hangs up"), "unreachable", "hung up"),
@@ -169,7 +190,7 @@ def main() -> None:
             setattr(faulty, name, value)
         return {"requests": faulty.requests, "sent": faulty.sent if "look" in told else {}}
 
-    with Recorder(faulty) as recorder:
+    with Recorder(faulty, int(sys.argv[1]) if sys.argv[1:] else 0) as recorder:
         recorder.asked = deque(maxlen=1)  # type: ignore[assignment]
         print(json.dumps({"url": recorder.url}), flush=True)
         for line in sys.stdin:

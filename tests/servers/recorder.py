@@ -98,6 +98,10 @@ FAULTS: dict[str, Reply] = {
         status=503,
     ),
     "500": Reply(body=b'{"error": "odd text"}', status=500),
+    "401": Reply(body=b'{"error": "no such key"}', status=401),
+    "404": Reply(body=b'{"error": "no such model"}', status=404),
+    "405": Reply(body=b"Method Not Allowed", status=405),
+    "429 for a minute": Reply(body=b"{}", status=429, headers={"Retry-After": "60"}),
     "hang": Reply(content="{}", delay=3600),
     "cut body": Reply(content='{"because": "it is cut", "choice": "A"}', cut=40),
     "hangs up": Reply(mute=True),
@@ -122,10 +126,13 @@ def _loop() -> asyncio.AbstractEventLoop:
 class Recorder:
     """A server in a thread of its own. `script` says what to answer; replies queued go first."""
 
-    def __init__(self, script: Script = obey) -> None:
-        self.script = script
+    def __init__(self, script: Script = obey, at: int = 0) -> None:
+        self.script, self.at = script, at  # the port; 0 means any that is free
         self.replies: deque[Reply] = deque()
         self.asked: list[Asked] = []
+        self.owner = ""  # who it says it is to those who look
+        self.looks = 0
+        self.shy = 0  # so many looks get no reply
         self.connections = 0
         self.together = 0  # requests in work now
         self.most_together = 0
@@ -134,7 +141,7 @@ class Recorder:
         self._protocols: set[_Connection] = set()
 
     def __enter__(self) -> Recorder:
-        self._server = self._do(_serve(self._loop, self._connection))
+        self._server = self._do(_serve(self._loop, self._connection, self.at))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -172,18 +179,26 @@ class Recorder:
         await asyncio.sleep(0)
 
     def take(self, asked: Asked) -> Reply:
-        if not asked.body:  # who only looks around (GET) asks for no answer
-            return Reply(body=b"{}", status=404)
+        if not asked.body or asked.path == "/api/show":  # who looks around asks for no answer
+            return self._looked_at()
         self.asked.append(asked)
         with contextlib.suppress(IndexError):
             return self.replies.popleft()
         return self.script(asked)
 
+    def _looked_at(self) -> Reply:
+        self.looks += 1
+        if self.looks <= self.shy:
+            return Reply(mute=True)
+        if not self.owner:
+            return Reply(body=b"{}", status=404)
+        return Reply(body=json.dumps({"data": [{"id": "tiny", "owned_by": self.owner}]}).encode())
+
 
 async def _serve(
-    loop: asyncio.AbstractEventLoop, make: Callable[[], _Connection]
+    loop: asyncio.AbstractEventLoop, make: Callable[[], _Connection], port: int
 ) -> asyncio.Server:
-    return await loop.create_server(make, "127.0.0.1", 0, backlog=512)
+    return await loop.create_server(make, "127.0.0.1", port, backlog=512)
 
 
 class _Connection(asyncio.Protocol):

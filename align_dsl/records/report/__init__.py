@@ -85,7 +85,7 @@ def _said(value: object) -> str:
 
 def _ending(made: Sheet) -> Html:
     record = made.run.record
-    status = record.status
+    status = record.stands
     known = {"ok": "complete", "running": "not ended yet"}
     counts = ", ".join(f"{n:,} {kind}" for kind, n in sorted(record.counts.items(), key=_by_status))
     kind = "good" if status == "ok" else "bad"

@@ -1,8 +1,9 @@
-"""Jobs that stand in line: the first of a group is answered before the rest is asked, and nobody
-else waits for it."""
+"""Jobs that are given to a crew: the first of a group is answered before the rest is asked, and
+nobody else waits for it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from queue import SimpleQueue
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align_dsl.engine.line import Line, Prefix, early
+from align_dsl.engine.adapter import Trail
+from align_dsl.engine.crew import WARM_FROM, Came, Crew, Prefix, early
 from align_dsl.engine.loop import pause
 from align_dsl.records.record import Answer
 
@@ -28,11 +30,20 @@ class Work:
         self.ended: list[str] = []
         self.events: list[str] = []
         self.most = most
+        self.in_flight = self.looks = 0
         self.until: dict[str, Callable[[], bool]] = {}
         self.warms: Callable[[str], Prefix | None] = group
         self.blocks = lambda key: False
 
-    def ask(self, key: str) -> Answer:
+    def begin(self, key: str) -> Trail:
+        self.in_flight += 1
+        return Trail()
+
+    def end(self, key: str, trail: Trail) -> None:
+        self.in_flight -= 1
+
+    def ask(self, key: str, trail: Trail) -> Answer:
+        trail.calls += 1
         self.begun.append(key)
         self.events.append(f"{key} begins")
         pause(0.001)
@@ -42,16 +53,23 @@ class Work:
         self.events.append(f"{key} ends")
         return Answer(key=key, output=key, calls=1)
 
-    def may_ask(self, in_flight: int) -> bool:
-        return self.most is None or len(self.ended) + in_flight < self.most
+    def may_ask(self) -> bool:
+        return self.most is None or len(self.ended) + self.in_flight < self.most
 
-    def spent(self, answer: Answer) -> None: ...
+    def look(self) -> None:
+        self.looks += 1
 
 
-def run(keys: Sequence[str], jobs: Work, workers: int) -> list[str]:
-    """The keys that were answered, in the order of their answers. Ends, or fails."""
-    heard: SimpleQueue[Answer | BaseException | None] = SimpleQueue()
-    Line(iter(keys), jobs, workers, heard.put).begin()
+def run(keys: Sequence[str], jobs: Work, workers: int, each: int = 5) -> list[str]:
+    """The keys that were answered, in the order of their answers; so many are given at once. Ends,
+    or fails."""
+    heard: SimpleQueue[Came | BaseException | None] = SimpleQueue()
+    crew = Crew(jobs, workers, heard.put)
+    row = list(early(keys, jobs.warms, 2 * workers) if workers >= WARM_FROM else keys)
+    crew.begin()
+    for start in range(0, len(row), each):
+        crew.give(row[start : start + each])
+    crew.no_more()
     answered = []
     while workers:
         come = heard.get(timeout=20)
@@ -59,7 +77,8 @@ def run(keys: Sequence[str], jobs: Work, workers: int) -> list[str]:
             raise come
         workers -= come is None
         if come is not None:
-            answered.append(come.key)
+            answered.append(come.answer.key)
+    assert not jobs.in_flight
     return answered
 
 
@@ -116,12 +135,48 @@ def test_who_has_waited_asks_only_if_there_is_still_something_to_spend(most: int
 
 def test_where_the_first_of_a_group_goes_wrong_the_others_hear_of_it() -> None:
     class Wrong(Work):
-        def ask(self, key: str) -> Answer:
-            super().ask(key)
+        def ask(self, key: str, trail: Trail) -> Answer:
+            super().ask(key, trail)
             raise LookupError(key)
 
     with pytest.raises(LookupError, match="a00"):
         run(named("a", 10), Wrong(), 6)
+
+
+def test_a_crew_waits_for_more_and_ends_where_there_is_none() -> None:
+    jobs = Work()
+    heard: SimpleQueue[Came | BaseException | None] = SimpleQueue()
+    crew = Crew(jobs, 3, heard.put)
+    crew.begin()
+    for key in ("a00", "b00"):
+        crew.give([key])
+        come = heard.get(timeout=20)
+        assert isinstance(come, Came)
+        assert come.answer.key == key
+    crew.no_more()
+    assert [heard.get(timeout=20) for _ in range(3)] == [None] * 3
+    assert heard.empty()
+
+
+def test_who_is_let_go_ends_and_what_was_sent_is_told() -> None:
+    """While others wait for more, and one for its answer."""
+    jobs = Work()
+    jobs.until["a00"] = lambda: False
+    heard: SimpleQueue[Came | BaseException | None] = SimpleQueue()
+    crew = Crew(jobs, 3, heard.put)
+    crew.give(["a00"])
+    crew.begin()
+    while not jobs.begun:
+        time.sleep(0.001)
+    crew.let_go()
+    assert [heard.get(timeout=20) for _ in range(3)] == [None] * 3
+    assert not jobs.in_flight
+
+
+def test_jobs_in_flight_for_long_are_looked_after() -> None:
+    jobs = Work()
+    jobs.until["a00"] = lambda: jobs.looks > 1
+    assert run(["a00"], jobs, 1) == ["a00"]
 
 
 @given(st.lists(st.integers(1, 9), max_size=8), st.integers(0, 12))
