@@ -41,12 +41,12 @@ from align_dsl.backends.scripted import scripted
 from align_dsl.engine.adapter import TRAIL, Trail
 from align_dsl.engine.execute import Stop
 from align_dsl.optimize.choose import choose
-from align_dsl.optimize.propose import every
 from align_dsl.optimize.run import begin
 from align_dsl.optimize.stock.learn import learn
 from align_dsl.optimize.stock.memory import Memory
 from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Ready, Task, ready
+from align_dsl.optimize.untried import every
 from align_dsl.optimize.workers import search_of
 from align_dsl.records.store import Store
 from align_dsl.types import LabelledNumbers, digest

@@ -1,13 +1,13 @@
 """What pruning saves and what it costs, by simulation: no model, no files.
 
 Groups of questions are right or wrong with the rates of two configurations that share most of
-their luck. After each of five blocks the newcomer is held against the incumbent, as `optimize`
-does. Shown for each difference in accuracy: how often it is pruned, and the questions it answered.
+their luck. Every few groups the newcomer is held against the incumbent, as `optimize` does. Shown
+for each difference in accuracy: how often it is pruned, and the questions it answered.
 
     python benchmarks/optimize_pruning.py
 
-What a row should look like: a configuration that is as good or better is hardly ever pruned, for
-that cannot be put right later; one that is far worse goes early.
+What a row should look like: one that is far worse goes early; one that is as good or better is
+hardly ever pruned, for that cannot be put right later.
 """
 
 from __future__ import annotations
@@ -17,27 +17,53 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import wilcoxon  # only here: a yardstick, not what we use
 
+from align_dsl.optimize.choose import HOPELESS, evidence
+from align_dsl.optimize.trial import LOOK
 from align_dsl.records.stats import mcnemar
 
 BLOCKS, PER_GROUP, ROUNDS = 5, 4, 600
-Test = Callable[[np.ndarray, np.ndarray], float]
+GAINS = (0.1, 0.05, 0, -0.1, -0.2)
+Rule = Callable[[np.ndarray, float], bool]  # gains of the groups seen, and how many of all that is
 
 
-def sign_test(one: np.ndarray, other: np.ndarray) -> float:
-    """Ours: over groups, exact."""
-    gains = (one - other).sum(axis=1)
-    return mcnemar([int(g > 0) for g in gains], [int(g < 0) for g in gains])
+def sure(level: float, half: bool) -> Rule:
+    """Ours: a sign test that may be looked at often; and not ours: at half time who is behind."""
+
+    def rule(gains: np.ndarray, seen: float) -> bool:
+        won, lost = int((gains > 0).sum()), int((gains < 0).sum())
+        late = half and seen >= 0.5
+        return lost > won and (late or evidence(won, lost) >= -np.log(level))
+
+    return rule
 
 
-def questions(one: np.ndarray, other: np.ndarray) -> float:
-    """McNemar over questions, which takes those of a group to be independent."""
-    return mcnemar(one.ravel().tolist(), other.ravel().tolist())
+def once(level: float) -> Rule:
+    """An exact sign test at each look, as if it were the only one."""
+
+    def rule(gains: np.ndarray, seen: float) -> bool:
+        won, lost = (gains > 0).astype(int).tolist(), (gains < 0).astype(int).tolist()
+        return sum(lost) > sum(won) and mcnemar(won, lost) <= level
+
+    return rule
 
 
-def ranks(one: np.ndarray, other: np.ndarray) -> float:
-    """Wilcoxon over groups, as Optuna's pruner."""
-    gains = (one - other).sum(axis=1)
-    return float(wilcoxon(gains, method="approx").pvalue) if gains.any() else 1.0
+def ranks(level: float) -> Rule:
+    """Wilcoxon, as Optuna's pruner."""
+
+    def rule(gains: np.ndarray, seen: float) -> bool:
+        if not gains.any() or gains.sum() >= 0:
+            return False
+        return bool(wilcoxon(gains, method="approx").pvalue <= level)
+
+    return rule
+
+
+RULES: tuple[tuple[str, Rule, int], ...] = (  # 0: a look after each block
+    ("sign test 0.05, after each block", once(0.05), 0),
+    ("Wilcoxon 0.05, after each block", ranks(0.05), 0),
+    *((f"evidence {p}, every {LOOK} groups", sure(p, False), LOOK) for p in (0.05, 0.2, 0.3)),
+    (f"evidence {HOPELESS}, and at half time", sure(HOPELESS, True), LOOK),
+)
 
 
 def worlds(groups: int, gain: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -56,14 +82,13 @@ def worlds(groups: int, gain: float, rng: np.random.Generator) -> tuple[np.ndarr
     return newcomer, incumbent
 
 
-def simulate(test: Test, level: float, groups: int, gain: float) -> tuple[float, float]:
+def simulate(rule: Rule, every: int, groups: int, gain: float) -> tuple[float, float]:
     rng = np.random.default_rng(1)
     pruned = asked = 0.0
     for _ in range(ROUNDS):
         one, other = worlds(groups, gain, rng)
-        ends = [groups * (b + 1) // BLOCKS for b in range(BLOCKS)]
-        for end in ends[:-1]:
-            if one[:end].mean() < other[:end].mean() and test(one[:end], other[:end]) <= level:
+        for end in range(every, groups, every):
+            if rule((one - other).sum(axis=1)[:end], end / groups):
                 pruned += 1
                 asked += end / groups
                 break
@@ -74,14 +99,12 @@ def simulate(test: Test, level: float, groups: int, gain: float) -> tuple[float,
 
 def main() -> None:
     for groups in (50, 200):
-        print(f"{groups} groups of {PER_GROUP} questions, {BLOCKS} blocks, incumbent at 0.65")
-        print(f"{'test':<22}{'level':>6}" + "".join(f"{g:>+16.2f}" for g in (0.05, 0, -0.1, -0.2)))
-        for name, test in (("sign test, groups", sign_test), ("McNemar, questions", questions),
-                           ("Wilcoxon, groups", ranks)):  # fmt: skip
-            for level in (0.02, 0.05, 0.1):
-                cells = [simulate(test, level, groups, gain) for gain in (0.05, 0, -0.1, -0.2)]
-                row = "".join(f"{p * 100:>8.0f} % {a * 100:>3.0f} %" for p, a in cells)
-                print(f"{name:<22}{level:>6}{row}", flush=True)
+        print(f"{groups} groups of {PER_GROUP} questions, incumbent at 0.65")
+        print(f"{'rule':<44}" + "".join(f"{g:>+16.2f}" for g in GAINS))
+        for name, rule, every in RULES:
+            cells = [simulate(rule, every or groups // BLOCKS, groups, gain) for gain in GAINS]
+            row = "".join(f"{p * 100:>8.0f} % {a * 100:>3.0f} %" for p, a in cells)
+            print(f"{name:<44}{row}", flush=True)
         print()
 
 

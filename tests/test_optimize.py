@@ -10,15 +10,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from align_dsl.commands import cli
+from align_dsl.engine.budget import Budget
 from align_dsl.errors import BudgetError, CompileError, PlanError
 from align_dsl.optimize.choose import choose
+from align_dsl.optimize.looks import looks
 from align_dsl.optimize.run import Outcome, optimize
 from align_dsl.optimize.task import Task, ready
 from align_dsl.optimize.trial import Exam, Sat, deal
-from align_dsl.optimize.verdict import compare, looks
+from align_dsl.optimize.verdict import compare
 from align_dsl.pipeline import Changes, load
 from align_dsl.records.store import Store
-from tests.worlds import ATTRIBUTES, write_world
+from tests.worlds import ATTRIBUTES, perfect_script, write_world
 
 PROGRAM = """version: 1
 program: small
@@ -296,15 +298,14 @@ def test_a_program_that_does_not_say_what_to_optimize(tmp_path: Path) -> None:
 
 
 def test_a_budget_is_kept_and_the_verdict_is_part_of_it(tmp_path: Path) -> None:
-    script = tmp_path / "script.jsonl"
-    script.write_text('{"ratings": {}}\n')
     path = world(tmp_path)
+    script = perfect_script(load(path), tmp_path / "script.jsonl")
     changes = Changes(model=f"scripted:{script}")
-    outcome = run(tmp_path, path, changes=changes, budget={"calls": 150.0})
+    outcome = run(tmp_path, path, changes=changes, budget=Budget(150))
     assert outcome.paid <= 150
     assert "budget" in outcome.ended
     with pytest.raises(BudgetError, match="before the default was tried"):
-        run(tmp_path / "b", path, changes=changes, budget={"calls": 10.0})
+        run(tmp_path / "b", path, changes=changes, budget=Budget(10))
 
 
 def test_choosing_prefers_the_file_among_equals(better: tuple[Path, Outcome]) -> None:

@@ -157,7 +157,7 @@ def test_every_number_is_the_study_s() -> None:
         ({}, "Better: more accurate on cases that no trial saw."),
         ({"sure": (0.2, -0.01, 0.4), "saves": ("tokens",), "loss": 0.01}, "Better: fewer tokens"),
         ({"sure": (0.2, -0.01, 0.4)}, "Not better: the test cases do not show that it is."),
-        ({"p": 0.03, "looks": 2}, "do not show that it is; p may be 0.025 at most."),
+        ({"p": 0.03, "level": 0.025}, "do not show that it is; p may be 0.025 at most."),
         ({"breaks": ("tokens",)}, "Not better: on the test cases it needs more tokens"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import align_dsl
 from align_dsl import pipeline
 from align_dsl.algorithms.rate_together import INSTRUCTIONS
 from align_dsl.commands import cli
+from align_dsl.engine.budget import Budget
 from align_dsl.engine.execute import Stop
 from align_dsl.engine.prompt import messages
 from align_dsl.errors import BackendError, BudgetError, CompileError, PlanError
+from align_dsl.optimize.looks import looks
 from align_dsl.optimize.run import Outcome, optimize
 from align_dsl.optimize.stock.lessons import lessons
 from align_dsl.optimize.stock.memory import Memory, Remembering
@@ -24,7 +27,6 @@ from align_dsl.optimize.stock.pupil import Examples, correct, examples, pupil, t
 from align_dsl.optimize.stock.wording import whole
 from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Ready, Task, ready
-from align_dsl.optimize.verdict import looks
 from align_dsl.records.record import Answer
 from align_dsl.records.store import Store
 from align_dsl.types import Failure
@@ -187,12 +189,12 @@ def test_nothing_is_asked_twice(tmp_path: Path) -> None:
     with Store.open(tmp_path / ".align" / "align.db") as store:
         made = ready(task(path, "mipro", trials=4), store)
         with Study(made.task.where, made.study) as study:
-            paid = study.facts()["spent"]["calls"]
+            paid = study.paid()[0]
             study.note("found", None)  # as if it had been killed before it was written down
     once_more = run(path, "mipro", trials=4)
     assert once_more.found == first.found
     with Study(made.task.where, made.study) as study:
-        assert study.facts()["spent"]["calls"] == paid
+        assert study.paid()[0] == paid
     split = json.loads((tmp_path / ".align" / "looks.jsonl").read_text())["split"]
     assert len(looks(tmp_path / ".align" / "looks.jsonl", split)) == 1
 
@@ -200,12 +202,12 @@ def test_nothing_is_asked_twice(tmp_path: Path) -> None:
 def test_a_spent_budget_ends_it_and_more_goes_on(tmp_path: Path) -> None:
     path = scripted(tmp_path)
     with pytest.raises(BudgetError, match="but for the 40 calls that the verdict may need before"):
-        run(path, "gepa", trials=5, budget={"calls": 50})
+        run(path, "gepa", trials=5, budget=Budget(50))
     short = invoke("optimize", path, "--method", "gepa", "--budget", "calls=50", "--store",
                    tmp_path / ".align" / "align.db", "--trials", 5)  # fmt: skip
     assert isinstance(short.exception, BudgetError)
     assert short.exception.exit_code == 5
-    outcome = run(path, "gepa", trials=5, budget={"calls": 200})
+    outcome = run(path, "gepa", trials=5, budget=Budget(200))
     assert outcome.is_better
     fresh = scripted(tmp_path / "fresh")
     assert run(fresh, "gepa", trials=5).paid == outcome.paid
@@ -213,7 +215,7 @@ def test_a_spent_budget_ends_it_and_more_goes_on(tmp_path: Path) -> None:
 
 def test_a_budget_that_ends_within_keeps_the_best_so_far(tmp_path: Path) -> None:
     path = scripted(tmp_path)
-    outcome = run(path, "mipro", trials=12, budget={"calls": 130})
+    outcome = run(path, "mipro", trials=12, budget=Budget(130))
     assert "spent" in outcome.ended
     assert outcome.paid <= 130
     assert outcome.found is not None
@@ -240,7 +242,8 @@ def test_a_model_that_is_gone_ends_it_and_is_asked_again(tmp_path: Path) -> None
     with Store.open(tmp_path / ".align" / "align.db") as store:
         memory = Memory(store, Stop())
         for n in range(30):
-            memory.answer(f"k{n}", lambda n=n: Answer(key=f"k{n}", failure=FAILED, calls=1))
+            failed = Answer(key=f"k{n}", failure=FAILED, calls=1)
+            memory.answer(failed.key, partial(lambda answer: answer, failed))
         assert memory.is_down
         assert memory.calls == 20
         later = Memory(store, Stop())

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from math import log
 from pathlib import Path
 
 import optuna
@@ -17,15 +18,16 @@ import pytest
 
 from align_dsl.engine.execute import Stop
 from align_dsl.errors import PlanError, StoreError
-from align_dsl.optimize.choose import hopeless
+from align_dsl.optimize.choose import evidence, hopeless
 from align_dsl.optimize.effects import effects, front
 from align_dsl.optimize.journal import heal, open_storage
-from align_dsl.optimize.propose import Tried, every, propose
+from align_dsl.optimize.propose import Tried, propose
 from align_dsl.optimize.run import begin, optimize
 from align_dsl.optimize.space import Space, written
 from align_dsl.optimize.study import Done, Study, find, me
 from align_dsl.optimize.task import Ready, Task, ready
 from align_dsl.optimize.trial import Sat, Spent
+from align_dsl.optimize.untried import every
 from align_dsl.optimize.workers import search_of
 from align_dsl.pipeline import Changes
 from align_dsl.records.store import Store
@@ -140,6 +142,20 @@ def test_pruning_takes_more_than_bad_luck(made: Ready) -> None:
     assert not hopeless(made.train, "1" * n, "0" * n)
     assert hopeless(made.train, "0" * n, "1" * n)
     assert not hopeless(made.train, "0" * 4, "1" * 4)
+
+
+@pytest.mark.parametrize("p", [0.05, 0.2])
+def test_a_fair_coin_seldom_looks_unfair_however_often_one_looks(p: float) -> None:
+    dice, fooled = random.Random(5), 0
+    for _ in range(1000):
+        won = 0
+        for n in range(1, 101):
+            won += dice.random() < 0.5
+            if evidence(won, n - won) >= -log(p):
+                fooled += 1
+                break
+    assert fooled / 1000 <= p
+    assert evidence(0, 20) == evidence(20, 0) > -log(0.001)
 
 
 # --- what is kept

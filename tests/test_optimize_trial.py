@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from align_dsl.optimize import trial
-from align_dsl.optimize.propose import every
 from align_dsl.optimize.sat import Marks, Sat, rights
 from align_dsl.optimize.task import Ready, Task, ready
 from align_dsl.optimize.trial import DRAWS, Exam, redrawn
+from align_dsl.optimize.untried import every
 from align_dsl.optimize.verdict import compare
+from align_dsl.pipeline import Changes, load
 from align_dsl.records.store import Store
-from tests.worlds import ATTRIBUTES, write_world
+from tests.worlds import ATTRIBUTES, perfect_script, write_world
 
 Opened = Callable[[str], Ready]
 
@@ -144,3 +145,35 @@ def test_a_verdict_over_draws_is_surer_than_over_one(opened: Opened) -> None:
     assert drawn.winner == pytest.approx(made.test.score(first.drawn))
     assert (drawn.questions, drawn.only_winner) == (plain.questions, plain.only_winner)
     assert drawn.gain[2] - drawn.gain[1] < plain.gain[2] - plain.gain[1]
+
+
+def test_where_answers_cost_something_it_is_looked_after_a_few_groups(tmp_path: Path) -> None:
+    """And a trial that is done a second time, all answers known, ends where it ended."""
+    program = PROGRAM.replace("SPACE", "{norm: [l2, l1]}")
+    path = write_world(tmp_path, hard_to_tell(120), program, ATTRIBUTES)
+    script = perfect_script(load(path), tmp_path / "script.jsonl")
+    task = Task(path, Changes(model=f"scripted:{script}"), store=tmp_path / "a.db")
+    with Store.open(task.store) as store:
+        made = ready(task, store)
+        seen: list[int] = []
+
+        def enough(marks: str) -> bool:
+            seen.append(len(marks))
+            return True
+
+        first = made.train.sit_all(made.space.default, enough=enough)
+        groups = {a.group for a in made.train.asked[: len(first.marks)]}
+        assert len(groups) < len({a.group for a in made.train.asked if a.block == 0})
+        assert seen == [len(first.marks)]
+        assert first.spent.paid == first.spent.calls > 0
+        seen.clear()
+        again = made.train.sit_all(made.space.default, enough=enough)
+        assert (again.marks, again.spent.calls) == (first.marks, first.spent.calls)
+        assert again.spent.paid == 0
+        made.close()
+
+
+def test_where_nothing_is_paid_nothing_is_given_up(opened: Opened) -> None:
+    made = opened("{norm: [l2, l1]}")
+    sat = made.train.sit_all(made.space.default, enough=lambda marks: True)
+    assert len(sat.marks) == len(made.train.asked)

@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from align_dsl.commands import cli
 from align_dsl.errors import CompileError, PlanError
 from align_dsl.optimize.artefact import _body, _Dumper, _means_the_same
-from align_dsl.optimize.propose import Tried, every, propose
+from align_dsl.optimize.propose import Tried, propose
 from align_dsl.optimize.run import optimize
 from align_dsl.optimize.smooth import smoothed
 from align_dsl.optimize.space import Space, written
 from align_dsl.optimize.task import Ready, Task, ready
+from align_dsl.optimize.untried import every
 from align_dsl.records.store import Store
 from tests.test_optimize import kind_and_harsh
 from tests.worlds import write_world

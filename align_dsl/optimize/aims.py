@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from align_dsl.engine.bill import calls_of
 from align_dsl.language.program import Program
 from align_dsl.optimize.sat import Sat, Spent
 from align_dsl.optimize.trial import Exam
@@ -57,7 +58,7 @@ def planned(exam: Exam, config: Mapping[str, Any]) -> Sat:
     calls = decisions = 0
     for block in range(len(exam.blocks)):
         plan = exam.plan(dict(config), block)
-        calls += sum(plan.jobs[key].step.algorithm.calls for key in plan.model_jobs)
+        calls += sum(calls_of(plan.jobs[key]) for key in plan.model_jobs)
         decisions += len(plan.questions)
     models = {m.name: m for m in exam.space.checked.program.models}
     if all(models[name].backend == "embedded" for name in exam.backends):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,52 @@ if TYPE_CHECKING:
     from align_dsl.optimize.stock.learn import Found
 
 NAMED = re.compile(r"[A-Za-z0-9_./-]+")
+NUMBERED = re.compile(r"(?P<name>.*?)(?:(?P<mark>[._]optimized)(?P<n>[0-9]*))?", re.DOTALL)
+LONGEST = 64  # characters of a program's name
 
 
-def path_of(program: Path) -> Path:
-    """`programs/mta.yaml` -> `programs/mta.optimized.yaml`."""
-    return program.with_name(f"{program.stem.removesuffix('.optimized')}.optimized.yaml")
+def place(made: Ready, output: Path | None = None) -> Path:
+    """Where the winner will go, decided before anything is paid: a file that can be written there,
+    that would compile there, and that the program itself is not made of."""
+    data = made.loaded.program.data
+    read = (one.path for one in (data.place, data.exemplars) if one is not None)
+    parts = [Path(file) for file in (*made.loaded.checked.texts, *read)]
+    to = output or path_of(made.task.program, parts)
+    if output is not None and any(_is_same(output, part) for part in (made.task.program, *parts)):
+        what = "the program itself" if _is_same(output, made.task.program) else "part of it"
+        said = f"error: what is optimized cannot be written to {visible(str(to))}: that is {what}"
+        raise PlanError(f"{said}\n  = name another file: --output FILE")
+    if to.is_dir():
+        said = f"error: cannot write {visible(str(to))}: it is a folder"
+        raise PlanError(f"{said}\n  = name a file in it: --output FILE")
+    os.unlink(_draft(made, made.space.default, (), to))
+    return to
+
+
+def path_of(program: Path, parts: Collection[Path] = ()) -> Path:
+    """`mta.yaml` -> `mta.optimized.yaml` -> `mta.optimized2.yaml`, beside it; `parts` are files
+    that it must not be."""
+    name, n = _numbered(program.stem)
+    for i in count(n + 1):
+        to = program.with_name(f"{name}.optimized{i if i > 1 else ''}.yaml")
+        if not any(_is_same(to, part) for part in parts):
+            return to
+    raise AssertionError("there is always a next number")
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """`mta.optimized2` -> `mta`, 2: how often it has been optimized."""
+    found = NUMBERED.fullmatch(name)
+    assert found is not None
+    return found["name"], int(found["n"] or 1) if found["mark"] else 0
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths are of one file, though it be by a link."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one of them is not there
+        return one.resolve() == other.resolve()
 
 
 def write(made: Ready, chosen: Chosen, verdict: Verdict, done: Sequence[Done], to: Path) -> Path:
@@ -44,6 +86,12 @@ def write_found(made: Ready, found: Found, verdict: Verdict, paid: int, to: Path
 
 
 def _write(made: Ready, config: Config, told: Iterable[str], to: Path) -> Path:
+    os.replace(_draft(made, config, told, to), to)
+    return to
+
+
+def _draft(made: Ready, config: Config, told: Iterable[str], to: Path) -> Path:
+    """The file under another name, beside where it is to go; it means what it should."""
     comments = "".join(f"# {visible(line)}\n" for line in told)
     body = yaml.dump(
         _body(made, config, to),
@@ -54,25 +102,32 @@ def _write(made: Ready, config: Config, told: Iterable[str], to: Path) -> Path:
     )
     try:
         handle, name = tempfile.mkstemp(prefix=f".{to.stem}-", suffix=".yaml", dir=to.parent)
+    except OSError as error:
+        raise _unwritable(to, error) from None
+    try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(comments + body)
         os.chmod(name, 0o644)
-    except OSError as error:
-        said = f"error: cannot write {visible(str(to))}: {error.strerror or error}"
-        raise PlanError(f"{said}\n  = name another file: --output FILE") from None
-    try:
         _means_the_same(Path(name), made, config)
-        os.replace(name, to)
-    except BaseException:
+    except BaseException as error:
         os.unlink(name)
+        if isinstance(error, OSError):
+            raise _unwritable(to, error) from None
         raise
-    return to
+    return Path(name)
+
+
+def _unwritable(to: Path, error: OSError) -> PlanError:
+    said = f"error: cannot write {visible(str(to))}: {error.strerror or error}"
+    return PlanError(f"{said}\n  = name another file: --output FILE")
 
 
 def _body(made: Ready, config: Config, to: Path) -> dict[str, Any]:
     name, checked = made.space.decider.name, made.space.checked
     entry = declaration(checked.source, made.space.library, name, made.space.changes(config))
-    program = f"{checked.program.name.removesuffix('_optimized')[:54]}_optimized"
+    first, n = _numbered(checked.program.name)
+    mark = f"_optimized{n + 1 if n else ''}"
+    program = f"{first[: LONGEST - len(mark)]}{mark}"
     body: dict[str, Any] = {"version": 1, "program": program, "extends": _parent(made, to)}
     model = made.task.changes.model
     return {**body, **({"model": model} if model else {}), "deciders": {name: entry}}
@@ -118,7 +173,7 @@ def _provenance(
     yield f"study    {made.study}, trial {chosen.done.number} of {len(done)}"
     yield f"         ({whole} whole, {pruned} pruned, seed {made.optimize.seed}, {made.sampler})"
     yield f"from     {made.task.program.name}, digest {made.loaded.program.digest()}"
-    yield f"model    {next(iter(made.backends))}"
+    yield f"model    {made.model.name}"
     for name, value in made.space.changes(chosen.done.config).items():
         before = made.space.default.get(name)
         yield f"changed  {name}: {_short(before)} -> {_short(value)}"
@@ -149,7 +204,7 @@ def _of_dspy(made: Ready, found: Found, verdict: Verdict, paid: int) -> Iterator
     if made.optimize.propose:
         yield f"         instructions written by {made.optimize.propose.model}"
     yield f"from     {made.task.program.name}, digest {made.loaded.program.digest()}"
-    yield f"model    {next(iter(made.backends))}"
+    yield f"model    {made.model.name}"
     for name, value in found.settings.items():
         said = f"{len(value)} worked examples" if isinstance(value, list) else _short(value)
         yield f"changed  {name}: {said}"
@@ -173,6 +228,9 @@ def _of_test(made: Ready, verdict: Verdict) -> Iterator[str]:
         f"         on {verdict.groups} cases that no trial saw, split {made.split}, "
         f"look {verdict.looks}"
     )
+    if any(verdict.failed):
+        before, after = verdict.failed
+        yield f"         {before:,} and {after:,} of {verdict.questions:,} questions failed"
 
 
 def signed(value: float) -> str:

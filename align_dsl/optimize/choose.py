@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import lgamma, log, sqrt
 
 from align_dsl.errors import PlanError
 from align_dsl.optimize.aims import Aims, aims_of
@@ -19,9 +19,9 @@ from align_dsl.optimize.smooth import smoothed
 from align_dsl.optimize.space import Space
 from align_dsl.optimize.study import Done
 from align_dsl.optimize.trial import Exam
-from align_dsl.records.stats import Interval, mcnemar
+from align_dsl.records.stats import Interval
 
-HOPELESS = 0.05  # p of the pruning test; benchmarks/optimize_pruning.py shows what it costs
+HOPELESS = 0.3  # how seldom a fair coin looks so bad; benchmarks/optimize_pruning.py: what it costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +40,27 @@ class Chosen:
 
 
 def hopeless(exam: Exam, marks: str, other: str) -> bool:
-    """Whether a configuration is plainly worse than another on the blocks it has seen.
+    """Whether a configuration is plainly worse than another on what it has seen.
 
-    An exact sign test over groups: of the groups on which the two differ, how many are lost.
+    A sign test over groups that holds however often it is looked at: of the groups on which the
+    two differ, how many are lost.
     """
     gains = exam.by_group(marks, other[: len(marks)]).values()
-    won, lost = [int(g > 1e-12) for g in gains], [int(g < -1e-12) for g in gains]
-    return sum(lost) > sum(won) and mcnemar(won, lost) <= HOPELESS
+    won, lost = sum(g > 1e-12 for g in gains), sum(g < -1e-12 for g in gains)
+    return lost > won and evidence(won, lost) >= -log(HOPELESS)
+
+
+def evidence(won: int, lost: int) -> float:
+    """The logarithm of how much better a coin that is not fair explains it: all such coins alike
+    likely. A fair coin comes above log(1 / p) with a chance of at most p, in however many looks.
+    """
+    n = won + lost
+    return n * log(2) + lgamma(won + 1) + lgamma(lost + 1) - lgamma(n + 2)
 
 
 def estimate(exam: Exam, marks: str, best: Done) -> float:
     """What a sampler is told of a pruned configuration: its loss so far, shrunk for being early."""
-    seen = len({a.block for a in exam.asked[: len(marks)]})
+    seen = len(exam.blocks) * len(marks) / len(exam.asked)
     loss = exam.score(marks) - exam.score(best.sat.marks[: len(marks)])
     return (best.score or 0.0) + loss * seen / (seen + 1)
 

@@ -85,6 +85,13 @@ class Dimension:
         return inside and (not step or abs((value - self.low) / step % 1) < 1e-9)
 
     @property
+    def is_ordered(self) -> bool:
+        """Whether it is of numbers of which near ones are alike."""
+        values = self.values or ()
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        return numbers and not self.unordered
+
+    @property
     def size(self) -> int | None:
         if self.values is not None:
             return len(self.values)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from align_dsl.optimize.aims import Aims, aims_noted
 from align_dsl.optimize.choose import allowed
 from align_dsl.optimize.effects import front, interval
-from align_dsl.optimize.study import Done
+from align_dsl.optimize.journal import close_storage, lost, open_storage
+from align_dsl.optimize.study import Done, Study
 from align_dsl.optimize.verdict import Verdict, noted
 from align_dsl.records.stats import Interval
 
@@ -25,7 +27,7 @@ class Looked:
     facts: Mapping[str, Any]
     done: Sequence[Done]
     paid: tuple[int, int]  # calls and tokens
-    looks: int  # at its test cases, by whatever study
+    looks: int = 0  # at its test cases, by whatever study
 
     @cached_property
     def aims(self) -> Aims:
@@ -36,10 +38,33 @@ class Looked:
         return noted(self.facts)
 
     @property
-    def by_dspy(self) -> str:
-        """What of DSPy found the settings, where no search did."""
+    def found(self) -> Mapping[str, Any]:
+        """What an optimizer of DSPy came back with, when it had come to its end."""
         found = self.facts.get("found")
-        return str(found.get("optimizer", "")) if isinstance(found, Mapping) else ""
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def by_dspy(self) -> str:
+        """What of DSPy looks for better settings, where no search does: as it was called, or as
+        long as it has not come to its end the name of the method."""
+        method = str(self.facts.get("method", "search"))
+        return str(self.found.get("optimizer", "")) or ("" if method == "search" else method)
+
+    @property
+    def tried(self) -> int:
+        """Trials, or candidates of an optimizer of DSPy."""
+        return int(self.found.get("candidates", 0)) if self.by_dspy else len(self.done)
+
+    @property
+    def train(self) -> tuple[float, float] | None:
+        """The default and the best of all, on the train cases, or on DSPy's part of them."""
+        if self.by_dspy:
+            scores = self.found.get("scores")
+            return (float(scores[0]), float(scores[1])) if scores else None
+        if self.default is None or self.default.score is None:
+            return None
+        first = self.default.score
+        return first, max([d.score or 0.0 for d in allowed(self.done)], default=first)
 
     @cached_property
     def default(self) -> Done | None:
@@ -74,3 +99,20 @@ class Looked:
         """What is to be said where not all trials are shown."""
         rest = len(self.done) - len(self.listed)
         return f" {rest:,} trials of the middle are not shown here." if rest else None
+
+
+def read(where: Path | str, name: str | None = None) -> list[Looked]:
+    """The studies that are kept there, or the one of this name. Nothing is written."""
+    if isinstance(where, Path) and not where.exists():
+        return []
+    storage = open_storage(where)
+    try:
+        names = [one.study_name for one in storage.get_all_studies()]
+        some = (Study(where, one, seen_in=storage) for one in names if name in (None, one))
+        return [Looked(one.name, one.facts(), one.done(), one.paid()) for one in some]
+    except Exception as error:
+        if (said := lost(error)) is not None:
+            raise said from error
+        raise
+    finally:
+        close_storage(storage)

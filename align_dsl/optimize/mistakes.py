@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 from align_dsl.engine.execute import Stop
 from align_dsl.language.wording import letter, stance
-from align_dsl.optimize.sat import Interrupted, Spent
+from align_dsl.optimize.purse import Purse
 from align_dsl.optimize.space import Config
 from align_dsl.optimize.trial import Exam
 from align_dsl.types import Attribute, Case, Decision, Target
@@ -48,25 +48,20 @@ class Mistake:
 
 
 def mistakes(
-    exam: Exam, config: Config, *, budget: int | None = None, stop: Stop | None = None
-) -> tuple[list[Mistake], Spent]:
-    """All of them, and what it cost to see them. Raises Interrupted."""
-    spent, found = Spent(), list[Mistake]()
+    exam: Exam, config: Config, *, purse: Purse | None = None, stop: Stop | None = None
+) -> list[Mistake]:
+    """All of them. Raises Interrupted."""
+    found = list[Mistake]()
     targets = {t.name: t for t in exam.space.checked.program.targets}
     for block, cases in enumerate(exam.blocks):
-        left = None if budget is None else budget - spent.paid
-        try:
-            decided, cost = exam.decided(config, block, budget=left, stop=stop)
-        except Interrupted as ended:
-            raise Interrupted(ended.reason, spent + ended.spent) from None
-        spent += cost
+        decided, _ = exam.decided(config, block, purse=purse, stop=stop)
         by_id = {c.scenario.id: c for c in cases}
         for one in decided:
             right = exam.right[one.scenario, one.target]
             if one.choice not in right:
                 case = by_id[one.scenario]
                 found.append(Mistake(case, targets[one.target], one, right))
-    return found, spent
+    return found
 
 
 def some(found: Sequence[Mistake], n: int) -> list[Mistake]:

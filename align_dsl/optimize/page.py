@@ -55,6 +55,7 @@ def _head(made: Looked) -> Html:
         "searched for": listed(made.aims.objectives),
         "at most": f"{limits} a decision" if limits else None,
         "trials": f"{len(made.done):,}: {said}" if made.done else None,
+        "candidates": f"{made.tried:,}" if made.by_dspy and made.tried else None,
         "cost": f"{made.paid[0]:,} calls, {made.paid[1]:,} tokens,"
         f" {sum(d.seconds for d in made.done):,.0f} s of trials",
     }
@@ -84,8 +85,11 @@ def _conclusion(made: Looked) -> Iterator[Part]:
         good = verdict.is_better
         yield el("span", "Better: " if good else "Not better: ", class_="good" if good else "bad")
         yield f"{verdict.why}."
-    elif made.chosen is None and made.by_dspy:
-        yield "DSPy came back with something, but no verdict was given."
+    elif made.by_dspy and not made.facts.get("chosen"):
+        is_over = "chosen" in made.facts
+        yield "DSPy came back with the decider as it was." if is_over else "DSPy is still at work."
+    elif made.by_dspy:
+        yield "DSPy came back with something, but no verdict was given yet."
     elif made.chosen is None:
         yield "The search has not come to its end yet: nothing was chosen."
     elif not made.chosen.is_allowed:
@@ -113,6 +117,12 @@ def _in_words(made: Looked, verdict: Verdict) -> Iterator[str]:
             before, after = verdict.each(name)
             said.append(f"{cost(name, after)} instead of {number(name, before)}")
         yield f"A decision needs {' and '.join(said)}."
+    if any(verdict.failed):
+        before, after = verdict.failed
+        yield (
+            f"{before:,} questions failed with the file's own settings and {after:,} with the"
+            " chosen ones: there was no answer that could be used. They count as wrong."
+        )
     if verdict.looks > 1:
         yield (
             f"This was look {verdict.looks} at these test cases. Whoever looks often finds"

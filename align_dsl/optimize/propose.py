@@ -7,30 +7,24 @@ that was killed, or that many processes work on, goes the way of one that was le
 
 from __future__ import annotations
 
-import inspect
+import copy
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice, product
-from typing import Any, TypeAlias
+from itertools import islice
+from typing import Any
 
 import optuna
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from align_dsl.errors import PlanError, nearest
 from align_dsl.optimize.journal import quiet
+from align_dsl.optimize.sampler import make_sampler
 from align_dsl.optimize.space import Config, Space, written
-from align_dsl.types import digest
+from align_dsl.optimize.untried import Over, any_left, beside, is_over
 
-AGAIN = 5  # times a sampler may come up with what was tried before
-POPULATION = 16  # of a genetic sampler: its own 50 would be most of a study
-FORGETS = ("cmaes",)  # samplers that learn only from what they have proposed themselves
-HEEDS = ("tpe", "nsgaii", "nsgaiii", "gp")  # samplers that know of limits
-DRAWN = 100  # configurations that are looked at for one within the limits
-LISTED = 20_000  # configurations that are written out to see which are left
-
-
-Over: TypeAlias = Callable[[Config], Mapping[str, float]]  # see Aims.over
+AGAIN = 5  # times a sampler may come up with what was tried before, and all that is near it
+NEAR = 20  # configurations beside one that are looked at for one within the limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +39,13 @@ class Tried:
     @property
     def values(self) -> tuple[float, ...] | None:
         return None if self.score is None else (self.score, *self.costs)
+
+
+class _Told(FrozenTrial):
+    """A trial of which nothing changes: a study that takes it in need not copy what is in it."""
+
+    def __deepcopy__(self, memo: Any) -> _Told:
+        return copy.copy(self)
 
 
 def propose(
@@ -69,10 +70,10 @@ def propose(
         study = optuna.create_study(directions=directions, sampler=made)
         study.add_trials(_as_trials(space, tried, made))
         while len(found) < n:
-            config = _fresh(study, space, known, over)
+            dice = random.Random(f"{seed}/{batch}/{len(found)}")
+            config = _fresh(study, space, known, over, dice)
             if config is None:
-                dice = random.Random(f"{seed}/{batch}/{len(found)}")
-                config = _any_left(space, known, dice, over)
+                config = any_left(space, known, dice, over)
             if config is None:
                 break
             known[written(config)] = None
@@ -97,117 +98,39 @@ def _as_trials(space: Space, tried: Sequence[Tried], sampler: Any) -> list[Any]:
                 constraints=dict(one.over),
                 system_attrs=system,
             )
+            trial.__class__ = _Told
             made.append(trial)
     return made
 
 
-def _fresh(study: Any, space: Space, known: Mapping[str, Any], over: Over) -> Config | None:
+def _fresh(
+    study: Any, space: Space, known: Mapping[str, Any], over: Over, dice: random.Random
+) -> Config | None:
+    """What a sampler wants to see tried. Where that was tried, what lies next to it: in a space
+    with few configurations it would want the same again and again."""
     for _ in range(AGAIN):
         trial = study.ask()
-        config = space.suggest(trial)
-        key = written(config)
-        if key in known:
-            values = known[key]
-            if values is None:
-                study.tell(trial, state=TrialState.FAIL)
-            else:
-                study.tell(trial, values)
+        drawn = space.suggest(trial)
+        if written(drawn) not in known:
+            passed = over(drawn)
+            if not is_over(passed):
+                return drawn
+            for name, share in passed.items():
+                trial.set_constraint(name, share)
+            _tell(study, trial, state=TrialState.PRUNED)
             continue
-        passed = over(config)
-        if not _is_over(passed):
-            return config
-        for name, share in passed.items():
-            trial.set_constraint(name, share)
-        study.tell(trial, state=TrialState.PRUNED)
+        near = (one for one in beside(space, drawn, dice) if written(one) not in known)
+        found = next((one for one in islice(near, NEAR) if not is_over(over(one))), None)
+        if found is not None:
+            return found
+        values = known[written(drawn)]
+        if values is None:
+            _tell(study, trial, state=TrialState.FAIL)
+        else:
+            _tell(study, trial, values)
     return None
 
 
-def _any_left(
-    space: Space, known: Mapping[str, Any], dice: random.Random, over: Over
-) -> Config | None:
-    """Any that was not tried and is within the limits; one that is not where many are not."""
-    if space.size is not None and space.size <= LISTED:
-        left = [c for key, c in every(space).items() if key not in known]
-        drawn = dice.sample(left, min(DRAWN, len(left)))
-        within = next((c for c in drawn if not _is_over(over(c))), None)
-        return within if within or len(left) <= DRAWN else drawn[0]
-    config = None
-    for _ in range(DRAWN):
-        one = space.canonical({d.name: _draw(d, dice) for d in space.dimensions})
-        if written(one) in known:
-            continue
-        config = one
-        if not _is_over(over(one)):
-            break
-    return config
-
-
-def _is_over(shares: Mapping[str, float]) -> bool:
-    return any(share > 0 for share in shares.values())
-
-
-def _draw(dimension: Any, dice: random.Random) -> Any:
-    if dimension.values is not None:
-        return dice.choice(dimension.values)
-    if dimension.size is not None:
-        value = dimension.low + (dimension.step or 1) * dice.randrange(dimension.size)
-        return int(value) if dimension.whole else value
-    return dice.uniform(dimension.low, dimension.high)
-
-
-def every(space: Space, limit: int = LISTED) -> dict[str, Config]:
-    """All configurations of a space that has an end, each once."""
-    options = []
-    for d in space.dimensions:
-        if d.values is not None:
-            options.append(d.values)
-        else:
-            numbers = [d.low + (d.step or 1) * i for i in range(d.size or 0)]
-            options.append(tuple(int(x) if d.whole else x for x in numbers))
-    names = [d.name for d in space.dimensions]
-    rows = (dict(zip(names, row, strict=True)) for row in islice(product(*options), limit))
-    return {written(c): c for c in map(space.canonical, rows)}
-
-
-def plain_name(sampler: str) -> str:
-    """
-    >>> plain_name("NSGAIISampler"), plain_name("nsga-ii")
-    ('nsgaii', 'nsgaii')
-    """
-    return sampler.lower().replace("-", "").replace("_", "").removesuffix("sampler")
-
-
-def make_sampler(name: str, space: Space, seed: str) -> Any:
-    """A sampler of Optuna by its name: `tpe`, `random`, `nsgaii`, `qmc`, `bruteforce` and so on."""
-    known = {
-        n.removesuffix("Sampler").lower(): n
-        for n in dir(optuna.samplers)
-        if n.endswith("Sampler") and not n.startswith(("Base", "PartialFixed"))
-    }
-    plain = plain_name(name)
-    if plain not in known:
-        said = f"error: Optuna has no sampler named `{name}`"
-        raise PlanError(f"{said}\n  = {nearest(plain, known)}")
-    if plain in FORGETS:
-        said = (
-            f"error: the sampler `{name}` would learn nothing: it goes by what it proposed itself"
-        )
-        raise PlanError(f"{said}\n  = use `tpe`: a study here is taken up by whoever comes next")
-    made = getattr(optuna.samplers, known[plain])
-    takes = inspect.signature(made.__init__).parameters
-    options: dict[str, Any] = {}
-    if "seed" in takes:
-        options["seed"] = int(digest(seed)[:8], 16)
-    if plain == "tpe":
-        options |= {"multivariate": True, "group": True}  # settings may depend on others
-    if "population_size" in takes:
-        options["population_size"] = POPULATION
-    if plain == "grid":
-        options["search_space"] = {
-            d.name: [d.label(v) for v in d.values or ()] for d in space.dimensions
-        }
-    try:
-        return made(**options)
-    except ImportError as error:
-        said = f"error: the sampler `{name}` needs a package that is not installed: {error.name}"
-        raise PlanError(said) from None
+def _tell(study: Any, trial: Any, values: Any = None, state: TrialState | None = None) -> None:
+    with suppress(RuntimeError):  # at its end a sampler would stop a loop that is not there
+        study.tell(trial, values, state=state)

@@ -1,9 +1,10 @@
 """A task with `propose:` -> the same with other wordings of its instructions, written by a model.
 
-They are asked for once in a study, before its first trial, by whoever begins it: one request for
-each step, held to a schema. What is refused is counted, and the rest is written down in the study,
-so that all who work on it try the same. The model sees the definitions, the instructions as they
-are and train cases that were decided wrongly; never a test case.
+They are asked for once in a study, before its first trial, by whoever begins it. What is refused is
+counted, and the rest is written down in the study, so that all who work on it try the same. Where
+nothing comes, nothing is written down: the study has not begun, and the same command asks again.
+The model sees the definitions, the instructions as they are and train cases that were decided
+wrongly; never a test case.
 """
 
 from __future__ import annotations
@@ -11,20 +12,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
-from align_dsl.backends import Backend, open_backend
+from align_dsl.engine.budget import UNBOUNDED, Budget
 from align_dsl.engine.execute import Stop
 from align_dsl.engine.prompt import tokens
-from align_dsl.errors import PlanError, visible
-from align_dsl.language.program import Model
+from align_dsl.errors import AlignError, BackendError, PlanError, visible
 from align_dsl.language.space import WORDING, tunables
 from align_dsl.language.tunable import Tunable
+from align_dsl.optimize.author import Author, author_of
 from align_dsl.optimize.dimension import Dimension, bears
 from align_dsl.optimize.mistakes import mistakes, some
-from align_dsl.optimize.sat import Interrupted
-from align_dsl.optimize.stock.author import writes
+from align_dsl.optimize.sieve import Sieve, present
 from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Ready
-from align_dsl.optimize.wordings import KEY, SHOWN, Question, Wordings, present, sifted
+from align_dsl.optimize.wordings import AGAIN, SPARE, Asking, Wordings, question, task
+
+KEY = "wordings"  # under which a study keeps them
+SHOWN = 6  # cases that were decided wrongly
+SILENT = ("timeout", "refused")  # how it is kept that a server gave no answer to speak of
 
 
 def rewordable(made: Ready) -> list[Tunable]:
@@ -32,7 +36,6 @@ def rewordable(made: Ready) -> list[Tunable]:
     program, propose = made.loaded.program, made.optimize.propose
     if propose is None or not made.searches:
         return []
-    (name,) = made.backends
     known = tunables(
         made.space.checked.source,
         made.space.library,
@@ -40,24 +43,24 @@ def rewordable(made: Ready) -> list[Tunable]:
         [a.name for a in program.attributes],
     )
     some = [t for t in known.values() if t.settings == {WORDING}]
-    return [t for t in some if bears(t, program, program.model(name))]
+    return [t for t in some if bears(t, program, made.model)]
 
 
 def reworded(
     made: Ready,
     study: Study,
     *,
-    budget: int | None = None,
+    budget: Budget = UNBOUNDED,
     stop: Stop | None = None,
     say: Callable[[str], None] = lambda said: None,
 ) -> Ready:
-    """With the wordings that the study has, or else gets now, for so many calls at most. Raises
-    Interrupted, and PlanError where the model of `propose` cannot write."""
+    """With the wordings that the study has, or else gets now, for as much at most. Raises
+    Interrupted, and PlanError or BackendError where the model of `propose` writes none."""
     settings = rewordable(made)
     if not settings:
         return made
     if study.kept(KEY) is None:
-        _ask_all(made, study, settings, budget, stop, say)
+        _ask_all(made, study, settings, budget, stop if stop is not None else Stop(), say)
     known = {name: Wordings(**one) for name, one in study.kept(KEY).items()}
     for line in _news(made, known):
         say(line)
@@ -92,12 +95,8 @@ def _news(made: Ready, known: Mapping[str, Wordings]) -> Iterator[str]:
     assert made.optimize.propose is not None
     who = made.optimize.propose.model
     for name, one in known.items():
-        if one.why:
-            yield f"`{who}` proposed no wording of {name} ({one.why}); the search goes on without"
-            continue
-        refused = "; ".join(f"{n} {why}" for why, n in one.refused.items())
-        said = f"`{who}` proposed {sum(one.refused.values()) + len(one.texts)} wordings of {name}"
-        yield f"{said}; refused: {refused}" if refused else said
+        said = f"`{who}` proposed {len(one.texts) or 'no'} wordings of {name}"
+        yield f"{said}; of no use: {one.why}" if one.refused else said
 
 
 # --- asking ---------------------------------------------------------------------------------------
@@ -107,51 +106,37 @@ def _ask_all(
     made: Ready,
     study: Study,
     settings: Sequence[Tunable],
-    budget: int | None,
-    stop: Stop | None,
+    budget: Budget,
+    stop: Stop,
     say: Callable[[str], None],
 ) -> None:
-    model, backend = _author(made)
+    author, purse = author_of(made), study.purse("wordings", budget)
     try:
-        backend.probe()
-        names = " and ".join(t.name for t in settings)
-        say(
-            f"the default decides the train cases; then `{model.name}` proposes wordings of {names}"
-        )
+        author.backend.probe()
+        names, who = " and ".join(t.name for t in settings), author.model.name
+        say(f"the default decides the train cases; then `{who}` proposes wordings of {names}")
         # not under the lock: others who begin the same study share this work through the store
-        wrong, spent = mistakes(made.train, made.space.default, budget=budget, stop=stop)
-        if budget is not None and spent.paid + len(settings) > budget:
-            raise Interrupted("budget", spent)
+        shown = some(mistakes(made.train, made.space.default, purse=purse, stop=stop), SHOWN)
+        asking = Asking(made, author, purse, stop)
         with study.turn():
             if study.kept(KEY) is not None:
-                study.keep("mistakes", len(wrong), (spent.paid, spent.paid_tokens))
                 return
-            found, paid, paid_tokens = {}, spent.paid, spent.paid_tokens
-            for t in settings:
-                answer = Question.of(made, t, some(wrong, SHOWN)).ask(made, model, backend)
-                paid += answer.calls
-                paid_tokens += answer.tokens
-                found[t.name] = asdict(sifted(made, t, answer))
-            study.keep(KEY, found, (paid, paid_tokens))
+            found = {t.name: asking.wordings(t, shown) for t in settings}
+            if not any(one.texts for one in found.values()):
+                raise _nothing(author, found)
+            study.keep(KEY, {name: asdict(one) for name, one in found.items()})
     finally:
-        if backend not in made.backends.values():
-            backend.close()
+        purse.settle()
+        author.close()
 
 
-def _author(made: Ready) -> tuple[Model, Backend]:
-    """The model that is to write. Raises PlanError where it cannot."""
-    propose = made.optimize.propose
-    assert propose is not None
-    model = made.loaded.program.model(propose.model)
-    backend = made.backends.get(model.name) or open_backend(model)
-    if not writes(backend):
-        if backend not in made.backends.values():
-            backend.close()
-        raise PlanError(
-            f"error: `propose` needs a model that writes, and `{visible(model.name)}` does not\n"
-            "  = name one: `propose: {model: ollama_chat/llama3.2:3b}` under `optimize:`"
-        )
-    return model, backend
+def _nothing(author: Author, found: Mapping[str, Wordings]) -> AlignError:
+    """That there is nothing to try, and why."""
+    why = "; ".join(f"{name}: {one.why}" for name, one in found.items())
+    said = f"error: `{visible(author.model.name)}` wrote no wording that can be tried ({why})"
+    reasons = [reason for one in found.values() for reason in one.refused]
+    is_silent = all(reason.partition(":")[0] in SILENT for reason in reasons)
+    return (BackendError if is_silent else PlanError)(f"{said}\n  = {AGAIN}")
 
 
 # --- before anything is asked ---------------------------------------------------------------------
@@ -162,23 +147,25 @@ def told(made: Ready) -> Iterator[str]:
     settings, propose = rewordable(made), made.optimize.propose
     if propose is None or not settings:
         return
-    _, backend = _author(made)
-    if backend not in made.backends.values():
-        backend.close()
+    author = author_of(made)
+    author.close()
     cases = [c for block in made.train.blocks for c in block]
     lengths = sorted(len(c.scenario.text) + sum(len(x.text) for x in c.scenario.choices)
                      for c in cases)  # fmt: skip
     usual = SHOWN * (tokens("x" * lengths[len(lengths) // 2]) + 60)
+    least, most = propose.count, propose.count + SPARE
     for t in settings:
-        one = Question.of(made, t, ())
-        read = tokens(one.task) + tokens(one.question) + usual
+        sieve = Sieve(made, t, ())
+        read = tokens(task(sieve)) + tokens(question(sieve, ())) + usual
+        others = (least - 1) / 2 * tokens(sieve.now)  # that stand in a question on average
         yield (
             f"  before the first trial `{propose.model}` is asked for {propose.count} wordings of"
-            f" {t.name}: 1 call, about {read:,.0f} tokens read and at most {one.room:,} written"
+            f" {t.name}: {least} to {most} calls, about {least * (read + others):,.0f} tokens read"
+            f" and at most {most * author.tokens:,} written"
         )
 
 
 def doubts(made: Ready) -> Iterator[str]:
     """What of `propose` does nothing here."""
     if made.optimize.propose and made.searches and not rewordable(made):
-        yield f"`{next(iter(made.backends))}` reads no instructions: nothing is proposed"
+        yield f"`{made.model.name}` reads no instructions: nothing is proposed"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from align_dsl.optimize.effects import interval
+from align_dsl.optimize.sat import FAILED
 from align_dsl.optimize.study import Done
 
 SETTING = 40  # characters shown of a value
@@ -44,6 +45,8 @@ def states(one: Done, chosen: int | None = None) -> Iterator[str]:
         yield "default"
     if one.pruned:
         yield "pruned"
+    if failed := one.sat.marks.count(FAILED):
+        yield f"{failed:,} failed"
     if one.score is None:
         yield one.why
     else:

@@ -7,18 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align_dsl.engine.budget import Budget
 from align_dsl.engine.execute import Stop
-from align_dsl.errors import BackendError, BudgetError
+from align_dsl.errors import BackendError, BudgetError, PlanError
 from align_dsl.optimize import artefact, verdict
 from align_dsl.optimize.choose import Chosen, choose
+from align_dsl.optimize.retry import retry
+from align_dsl.optimize.retry import told as of_failures
 from align_dsl.optimize.reword import reworded
 from align_dsl.optimize.sat import Interrupted
-from align_dsl.optimize.search import Search
+from align_dsl.optimize.search import Search, probe
 from align_dsl.optimize.space import Config
 from align_dsl.optimize.study import Done, Study, studies
 from align_dsl.optimize.task import Ready, Task, facts, ready
 from align_dsl.optimize.verdict import Verdict
-from align_dsl.optimize.workers import calls_left, reserve, search_of, to_stderr, workers
+from align_dsl.optimize.workers import search_of, spending_of, to_stderr, workers
 from align_dsl.records.store import Store
 
 if TYPE_CHECKING:
@@ -66,21 +69,35 @@ def optimize(
     with Store.open(task.store) as store:
         made = ready(task, store)
         try:
+            if pick is not None and not made.searches:
+                raise PlanError(
+                    f"error: `method: {made.optimize.method}` keeps no trials to pick from\n"
+                    "  = leave out --pick, or write --method search"
+                )
+            to = artefact.place(made, output)
             with Study(task.where, made.study, made.aims.objectives) as study:
                 try:
-                    left = calls_left(made, study)
+                    if made.searches:
+                        probe(made.train)
+                    left = spending_of(made, study).left()
                     made = reworded(made, study, budget=left, stop=stop, say=told)
                 except Interrupted as cut:
                     return _cut_short(study, cut, stop)
                 begin(made, study)
+                if task.retry_failed:
+                    retry(made, study)
                 begun(made, study)
-                to = output or artefact.path_of(task.program)
                 if not made.searches:
-                    return _learn(made, study, to, stop, heard)
+                    from align_dsl.optimize.stock.session import alone
+
+                    with alone(study):
+                        return _learn(made, study, to, stop, heard)
                 search = search_of(made, study, stop)
                 search.shown = lambda done: shown(made, done)
                 with workers(task, stop, lost):
                     search.work()
+                for line in of_failures(study.done()):
+                    told(line)
                 return _end(made, study, search, to, stop, pick)
         finally:
             made.close()
@@ -88,7 +105,6 @@ def optimize(
 
 def _cut_short(study: Study, cut: Interrupted, stop: Stop) -> Outcome:
     """It ended before the first trial, while the default showed what it gets wrong."""
-    study.keep("cut short", cut.reason, (cut.spent.paid, cut.spent.paid_tokens))
     if cut.reason == "budget":
         raise BudgetError("error: the budget is spent before the default was tried to the end")
     return Outcome(study.name, (), stop.reason, None, None, None, study.paid()[0])
@@ -96,33 +112,14 @@ def _cut_short(study: Study, cut: Interrupted, stop: Stop) -> Outcome:
 
 def _learn(made: Ready, study: Study, output: Path, stop: Stop, heard: Heard) -> Outcome:
     """Let an optimizer of DSPy find something, and judge it as what a search finds."""
-    from align_dsl.optimize.stock.learn import aloud, learn, noted, recalled
-    from align_dsl.optimize.stock.memory import Memory
+    from align_dsl.optimize.stock.session import taught
 
-    limits = {k: v for k, v in made.task.budget.items() if k != "trials"}
-    kept = reserve(made) if "calls" in limits else 0
-    if "calls" in limits:
-        limits["calls"] = max(0, limits["calls"] - kept)
-    memory = Memory(made.train.store, stop, limits, kept, study.facts().get("spent", {}))
-    said = aloud(heard)
-
-    def note(memory: Memory) -> None:
-        if memory.is_due():
-            study.note("spent", memory.spent())
-        said(memory)
-
-    memory.heard = note
-    try:
-        found = recalled(study.facts().get("found"), made) or learn(made, memory)
-    finally:
-        study.note("spent", memory.spent())
+    found, memory = taught(made, study, stop, heard)
     paid = int(memory.spent()["calls"])
     ended = memory.ended or "DSPy came to its end"
     if stop.asked:
         return Outcome(study.name, (), ended, None, None, None, paid, found)
-    if not memory.ended:  # else a higher budget may come to something else
-        study.note("found", noted(found, made))
-    study.note("chosen", found.settings)
+    _note_chosen(study, found.settings)
     if not found.settings:
         if memory.is_down:
             raise BackendError(f"{ended}\n  = see to the model, and start again: all is saved")
@@ -151,13 +148,16 @@ def begin(made: Ready, study: Study) -> None:
 
 
 def _warm(made: Ready) -> list[Config]:
-    """What earlier studies of this decider chose, where this one's search could choose it too."""
+    """What earlier studies of this decider chose, where this one's search could choose it too. Not
+    where they had other test cases: theirs may have been chosen on what is tested here."""
     found: list[Config] = []
     for name, known in studies(made.task.where):
         if name == made.study or known.get("decider") != made.space.decider.name:
             continue
         config = known.get("chosen")
         if known.get("program") != made.loaded.program.name or not isinstance(config, dict):
+            continue
+        if known.get("test") != made.split:
             continue
         names = {d.name for d in made.space.dimensions}
         if config.keys() <= names and made.space.labels(config)[0]:
@@ -171,15 +171,13 @@ def _end(
     done = study.done()
     paid = study.paid()[0]
     name, ended = study.name, search.ended or stop.reason
-    if stop.asked or not done or done[0].score is None:
+    is_begun = bool(done) and done[0].slot == (0, 0) and done[0].score is not None
+    if stop.asked or not is_begun:  # others of the first batch may have been quicker
         if not stop.asked:
             raise BudgetError(f"error: {ended} before the default was tried to the end")
         return Outcome(name, tuple(done), ended, None, None, None, paid)
     chosen = choose(made.train, made.space, done, pick)
-    if study.facts().get("chosen") != chosen.done.config:
-        study.note("verdict", None)  # that of another
-    study.note("chosen", chosen.done.config)
-    study.note("picked", pick is not None)
+    _note_chosen(study, chosen.done.config, picked=pick is not None)
     if chosen.is_default:
         return Outcome(name, tuple(done), ended, chosen, None, None, paid)
     judged, cost = _judged(made, study, chosen.done.config, paid, stop)
@@ -191,17 +189,31 @@ def _end(
     return Outcome(name, tuple(done), ended, chosen, judged, written, paid + cost)
 
 
+def _note_chosen(study: Study, config: Config, *, picked: bool = False) -> None:
+    """From here on the study speaks of this one, and no more of a verdict on another."""
+    if study.facts().get("chosen") != config:
+        study.note("verdict", None)
+    study.note("chosen", config)
+    study.note("picked", picked)
+
+
 def _judged(
     made: Ready, study: Study, config: Config, paid: int, stop: Stop
 ) -> tuple[Verdict | None, int]:
     """The verdict and what it cost; None where somebody asked to stop."""
-    left = made.task.budget.get("calls")
-    budget = None if left is None else max(0, int(left) - paid)
+    left = Budget(calls=made.task.budget.calls).less(study.paid()[0])
+    purse, lacks = study.purse("verdict", left), made.test.lacks(made.space.default, config)
+    if left.calls is not None and lacks > left.calls:
+        raise BudgetError(
+            f"error: the verdict needs {lacks:,} calls, and {left.calls:,} of the budget are left"
+        )
     try:
-        judged, cost = verdict.give(made, config, budget=budget, stop=stop)
+        judged = verdict.give(made, config, purse=purse, stop=stop)
     except Interrupted as cut:
         if cut.reason == "budget":
             raise BudgetError("error: the budget is spent before the verdict was given") from None
         return None, 0
+    finally:
+        purse.settle()
     study.note("verdict", asdict(judged))
-    return judged, cost
+    return judged, purse.calls

@@ -10,8 +10,9 @@ Marks = str | tuple[str, ...]  # one of each question; several strings count as 
 
 def rights(marks: Marks) -> list[float]:
     """1 for right, 0 for wrong; of several draws, how often it was right."""
-    draws = (marks,) if isinstance(marks, str) else marks
-    return [row.count(RIGHT) / len(draws) for row in zip(*draws, strict=True)]
+    if isinstance(marks, str):
+        return [1.0 if mark == RIGHT else 0.0 for mark in marks]
+    return [row.count(RIGHT) / len(marks) for row in zip(*marks, strict=True)]
 
 
 class Interrupted(Exception):

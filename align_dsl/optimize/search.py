@@ -6,49 +6,45 @@ on the batches before it, and on nothing else: not on who was faster.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from align_dsl.engine.execute import Stop
+from align_dsl.engine.garbage import left_alone
 from align_dsl.errors import AlignError, BackendError, CompileError
 from align_dsl.optimize.aims import Aims, aims_of, costs, planned
 from align_dsl.optimize.choose import estimate, hopeless, incumbent
 from align_dsl.optimize.propose import propose
-from align_dsl.optimize.sat import Interrupted
+from align_dsl.optimize.purse import Purse
+from align_dsl.optimize.sat import FAILED, Interrupted, Sat
 from align_dsl.optimize.space import Config, written
-from align_dsl.optimize.study import Done, Study
+from align_dsl.optimize.spending import Spending, nap
+from align_dsl.optimize.study import DIED, Done, Open, Study
 from align_dsl.optimize.trial import Exam
 
 BATCH = 4  # trials asked for together: more use more workers, fewer learn more from each other
 HEARTBEAT = 30.0  # seconds between signs of life, where others cannot see our process
 LOOK = 1.0  # seconds between two looks at what others have done meanwhile
-NAP = 0.05  # seconds between two looks whether others are done
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When to stop trying: of the study as a whole, whoever spent it."""
-
-    trials: int
-    calls: int | None = None
-    tokens: int | None = None
-    seconds: float | None = None
+REASONS = 3  # why answers failed, of which that many are told
+FIRST = (0, 0)  # the slot of the default
 
 
 @dataclass(slots=True)
 class Search:
     study: Study
     exam: Exam
-    limits: Limits
+    spending: Spending
+    trials: int
     sampler: str = "tpe"
     seed: int = 0
-    workers: int = 1
     warm: Sequence[Config] = ()  # to be tried first, after the default
     stop: Stop = field(default_factory=Stop)
     shown: Callable[[Sequence[Done]], None] = lambda done: None
+    helps: bool = False  # another process is in it for the whole: that one tries the default
     ended: str = ""  # why there is no more to try
     over: bool = False  # the budget ran out in the middle of a trial
     _known: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -60,18 +56,40 @@ class Search:
 
     def work(self) -> None:
         """Try until the study has come to an end, or `stop` is set."""
+        with left_alone(), self._signed():
+            self._work()
+
+    @contextlib.contextmanager
+    def _signed(self) -> Iterator[None]:
+        """How long it took is written down in the end; where the storage has gone, that is what
+        is told."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._sign(last=True)
+            raise
+        self._sign(last=True)
+
+    def _sign(self, last: bool = False) -> None:
+        if not self.helps:
+            self.spending.sign(last)
+
+    def _work(self) -> None:
+        idle = time.monotonic()
         while not self.stop.asked:
             with self.study.turn():
                 self.study.fail_stale()
                 if not self._prepare():
                     return
-            trial = self.study.claim()
+            trial = self.study.claim(default=not self.helps)
             if trial is None:
-                time.sleep(NAP)
+                nap(idle)
                 self._look()
                 continue
             self._try(trial)
             self._show()
+            idle = time.monotonic()
 
     def _look(self) -> None:
         if time.monotonic() - self._seen >= LOOK:
@@ -80,31 +98,40 @@ class Search:
     def _show(self) -> None:
         self._seen = time.monotonic()
         self.shown(self.study.done())
+        self._sign()
 
     def _prepare(self) -> bool:
         """See to it that there are trials to claim; False where there is no more to try."""
         trials = self.study.trials()  # one look: others finish trials meanwhile
-        done = self.study.done(trials)
-        batch, slots = self.study.open_slots(trials)
-        missing = [i for i, trial in slots.items() if trial is None]
-        if self.over or self._is_spent(done):
+        done, opened = self.study.done(trials), self.study.opened(trials)
+        self.ended = self.ended if self.over else self.spending.spent(done)
+        if self.ended:
             return False
-        if slots and not missing:
+        if self.helps and any(_is_over(lost) for lost in opened.lost):
+            return False
+        for lost in opened.lost:
+            self.study.reopen(lost, self.exam.space)
+        fresh = self._never(opened, done) if opened.never else {}
+        self.study.enqueue(opened.batch, opened.size, fresh, self.exam.space)
+        if opened.live or opened.lost or fresh:
             return True
-        if not slots:
-            batch += 1
-        before = [d for d in done if d.slot[0] < batch]
-        size = len(slots) + sum(d.slot[0] == batch for d in done) if slots else self._size(before)
-        configs = self._batch(batch, before, size)
+        size = min(BATCH, self.trials - len(done))
+        configs = self._batch(opened.batch + 1, done, size)
         if not configs:
-            self.ended = "every configuration was tried" if size else "all trials were made"
+            self.ended = "every configuration was tried" if size > 0 else "all trials were made"
             return False
-        wanted = missing if slots else range(len(configs))
-        self.study.enqueue(batch, len(configs), {i: configs[i] for i in wanted}, self.exam.space)
+        slots = dict(enumerate(configs))
+        self.study.enqueue(opened.batch + 1, len(configs), slots, self.exam.space)
         return True
 
-    def _size(self, before: Sequence[Done]) -> int:
-        return min(BATCH, self.limits.trials - len(before))
+    def _never(self, opened: Open, done: Sequence[Done]) -> dict[int, Config]:
+        """Configurations for slots of a batch of which only the others were written down. What is
+        proposed may differ from what was, and nothing is tried twice."""
+        before = [d for d in done if d.slot[0] < opened.batch]
+        configs = self._batch(opened.batch, before, opened.size)
+        taken = {written(c) for c in opened.configs}
+        left = [c for c in configs if written(c) not in taken]
+        return dict(zip(opened.never, left, strict=False))
 
     def _batch(self, batch: int, before: Sequence[Done], size: int) -> list[Config]:
         if batch == 0:  # alone, so that all others can be held against it
@@ -123,53 +150,42 @@ class Search:
             over=self._beforehand,
         )
 
-    def _is_spent(self, done: Sequence[Done]) -> bool:
-        calls, tokens = self.study.paid()
-        seconds = sum(d.seconds for d in done)
-        for name, spent, limit in (
-            ("calls", calls, self.limits.calls),
-            ("tokens", tokens, self.limits.tokens),
-            ("seconds", seconds, self.limits.seconds),
-        ):
-            if limit is not None and spent >= limit:
-                self.ended = f"the budget of {limit:,g} {name} is spent"
-                return True
-        return False
-
     def _try(self, trial: Any) -> None:
-        batch, _, _ = trial.user_attrs["slot"]
+        slot = tuple(trial.user_attrs["slot"][:2])
         done = self.study.done()  # all of the batches before are
         config = dict(trial.user_attrs["config"])
-        best = incumbent([d for d in done if d.slot[0] < batch])
+        best = incumbent([d for d in done if d.slot[0] < slot[0]])
         began = time.monotonic()
+        purse = self.spending.purse(trial)
 
         def enough(marks: str) -> bool:
             self._look()
+            self.spending.refill(purse)
             if best is None or self.aims.several:  # what is less accurate may be cheaper
                 return False
             return hopeless(self.exam, marks, best.sat.marks)
 
-        budget = None
-        if self.limits.calls is not None:
-            budget = max(0, self.limits.calls - self.study.paid()[0]) // self.workers
-        stop = _Until(self.stop)
         try:
             if config != self.exam.space.default and self._is_too_dear(trial, config):
                 return
             with _Heart(self.study, trial):
-                sat = self.exam.sit_all(config, budget=budget, stop=stop, enough=enough)
+                sat = self._sit(trial, config, purse, enough)
+            if slot == FIRST and set(sat.marks) == {FAILED}:
+                self._give_up(config)
         except Interrupted as ended:
-            spent = ended.spent
-            self.study.give_back(trial, ended.reason, spent.paid, spent.paid_tokens)
+            self.study.give_back(trial, ended.reason)
             if ended.reason == "budget":
-                self.ended = f"the budget of {self.limits.calls:,} calls is spent"
                 self.over = True
+                self.ended = self.spending.spent(done) or (
+                    f"what is left of the budget of {self.spending.budget.calls:,} calls is not"
+                    " enough for another trial"
+                )
             return
         except CompileError as error:
             self.study.refuse(trial, error.first)
             return
         except BackendError as error:
-            self._refuse_or_raise(trial, error, batch)
+            self._refuse_or_raise(trial, error, slot == FIRST)
             return
         except (AlignError, KeyboardInterrupt) as error:
             self.study.give_back(trial, str(error).partition("\n")[0])
@@ -182,6 +198,32 @@ class Search:
         values = [score, *(needed[name] for name in self.aims.weighed)]
         seconds = time.monotonic() - began
         self.study.finish(trial, sat, values, pruned, seconds, self.aims.over(needed))
+
+    def _sit(self, trial: Any, config: Config, purse: Purse, enough: Callable[[str], bool]) -> Sat:
+        """The whole trial. Where answers had to be asked for twice, it needs more calls than were
+        held for it: then some are held for the rest. Raises Interrupted."""
+        with purse.settled():
+            while True:
+                self.spending.hold(trial, config, purse, self.stop, self._look)
+                try:
+                    sat = self.exam.sit_all(
+                        config, purse=purse, stop=_Until(self.stop), enough=enough
+                    )
+                except Interrupted as ended:
+                    if ended.reason != "budget" or purse.is_over:
+                        raise
+                else:
+                    paid = replace(sat.spent, paid=purse.calls, paid_tokens=purse.tokens)
+                    return replace(sat, spent=paid)
+
+    def _give_up(self, default: Config) -> None:
+        """Raises BackendError where the default had no answer at all: nor would the others."""
+        reasons = self.exam.failures(default)
+        if reasons:
+            self.exam.forget_failures(default)  # so the same command asks again
+            why = "; ".join(f"{n:,} {said}" for said, n in reasons.most_common(REASONS))
+            hint = "see to the model, its key and its name; the same command asks again"
+            raise BackendError(f"the default failed on every question: {why}\n  = {hint}")
 
     def _is_too_dear(self, trial: Any, config: Config) -> bool:
         """Refuse what is known to need more calls than a decision may, before anything is paid.
@@ -208,8 +250,9 @@ class Search:
             self._known[key] = self.aims.over({"calls": needed})
         return self._known[key]
 
-    def _refuse_or_raise(self, trial: Any, error: BackendError, batch: int) -> None:
-        """A model that is there, and answers the default, cannot do what this trial asks of it."""
+    def _refuse_or_raise(self, trial: Any, error: BackendError, is_default: bool) -> None:
+        """A model that is there, and answers the default, cannot do what this trial asks of it; or
+        it was gone for a while, so it gets another try first."""
         said = str(error).partition("\n")[0]
         try:
             for backend in self.exam.backends.values():
@@ -217,10 +260,26 @@ class Search:
         except BackendError:
             self.study.give_back(trial, said)
             raise
-        if batch == 0:
+        if is_default:
             self.study.give_back(trial, said)
             raise error
-        self.study.refuse(trial, said)
+        if self.study.has_stumbled(trial):
+            self.study.refuse(trial, said)
+        else:
+            self.study.give_back(trial, said, stumbled=True)
+
+
+def _is_over(lost: Any) -> bool:
+    """Whether the one who tried the default has given it up: then there is nothing to help with."""
+    why = lost.user_attrs.get("given_back", DIED)
+    return tuple(lost.user_attrs["slot"][:2]) == FIRST and why != DIED
+
+
+def probe(exam: Exam) -> None:
+    """Raises BackendError where it is plain that no question of the default could be answered."""
+    if exam.lacks(exam.space.default):
+        for backend in exam.backends.values():
+            backend.probe()
 
 
 class _Until(Stop):

@@ -39,17 +39,11 @@ def _apart(a: Sequence[tuple[bool, Any]], b: Sequence[tuple[bool, Any]]) -> floa
 
 
 def _places(space: Space, config: Config) -> list[tuple[bool, Any]]:
-    return [(_is_number(d), _place(d, config.get(d.name))) for d in space.dimensions]
-
-
-def _is_number(d: Dimension) -> bool:
-    values = d.values or ()
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    return numbers and not d.unordered
+    return [(d.is_ordered, _place(d, config.get(d.name))) for d in space.dimensions]
 
 
 def _place(d: Dimension, value: Any) -> Any:
-    if not _is_number(d):
+    if not d.is_ordered:
         return written({d.name: value})
     if value is None:  # it counts for nothing in this configuration
         return None

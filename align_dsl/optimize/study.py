@@ -11,6 +11,7 @@ import contextlib
 import os
 import platform
 import time
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -20,14 +21,18 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from align_dsl.engine.budget import UNBOUNDED, Budget
 from align_dsl.errors import StoreError, nearest, visible
+from align_dsl.optimize import ledger
 from align_dsl.optimize.aims import COSTS, Aims, costs
 from align_dsl.optimize.journal import close_storage, lost, open_storage, quiet, turn
 from align_dsl.optimize.propose import Tried
+from align_dsl.optimize.purse import Purse
 from align_dsl.optimize.sat import Sat, Spent
 from align_dsl.optimize.space import Config, Space
 
 STALE = 120.0  # seconds without a sign of life after which a worker elsewhere counts as dead
+DIED = "its worker died"  # why a trial was given back, where it was not by whom it belonged to
 LONELY = 10.0  # seconds after which a claim without a name counts as that of a dead worker
 
 
@@ -44,6 +49,7 @@ class Done:
     seconds: float
     why: str = ""  # where it could not be tried
     over: Mapping[str, float] = field(default_factory=dict)  # limits: see Aims.over
+    again: int = 0  # how often it was tried again, for its failures
 
     @property
     def costs(self) -> dict[str, float]:
@@ -59,21 +65,39 @@ class Done:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """What is not finished."""
+
+    batch: int  # the newest
+    size: int  # of it
+    live: int = 0  # trials that wait, or that somebody is at work on
+    lost: tuple[FrozenTrial, ...] = ()  # that somebody was at work on, and nobody is any more
+    never: tuple[int, ...] = ()  # slots of the newest batch that nobody ever saw
+    configs: tuple[Config, ...] = ()  # of the newest batch
+
+
 class Study:
     def __init__(
-        self, where: Path | str, name: str, objectives: Sequence[str] = ("accuracy",)
+        self,
+        where: Path | str,
+        name: str,
+        objectives: Sequence[str] = ("accuracy",),
+        seen_in: Any = None,
     ) -> None:
-        """`objectives` matter where the study is not there yet."""
+        """`objectives` matter where the study is not there yet. With `seen_in`, a storage that is
+        open, it is there, is only looked at, and nothing is written."""
         self.where, self.name = where, name
         self._finished: dict[int, Done] = {}
-        self.storage = open_storage(where)
-        with quiet():
-            self.optuna = optuna.create_study(
-                study_name=name,
-                storage=self.storage,
-                directions=["minimize" if name in COSTS else "maximize" for name in objectives],
-                load_if_exists=True,
-            )
+        self.storage = open_storage(where) if seen_in is None else seen_in
+        if seen_in is None:
+            with quiet():
+                optuna.create_study(
+                    study_name=name,
+                    storage=self.storage,
+                    directions=["minimize" if name in COSTS else "maximize" for name in objectives],
+                    load_if_exists=True,
+                )
         self.id = self.storage.get_study_id_from_name(name)
 
     def close(self) -> None:
@@ -125,43 +149,69 @@ class Study:
             one = self._finished.get(trial.number) or _done(trial)
             if one is not None:
                 self._finished[trial.number] = one  # it will not change
-                found.setdefault(one.slot, one)
+                before = found.setdefault(one.slot, one)
+                if one.again > before.again:
+                    found[one.slot] = one
         return [found[slot] for slot in sorted(found)]
 
     @staticmethod
-    def open_slots(trials: Iterable[FrozenTrial]) -> tuple[int, dict[int, FrozenTrial | None]]:
-        """The newest batch, and who is at work on what of it; None where nobody is."""
-        batch, slots, size = -1, dict[int, FrozenTrial | None](), 0
+    def opened(trials: Iterable[FrozenTrial]) -> Open:
+        """The newest batch, and what of all batches is not finished."""
+        batch, size = -1, 0
+        first: dict[tuple[int, int, int], FrozenTrial] = {}  # of each slot the first that counts
         for trial in trials:
-            b, i, n = trial.user_attrs.get("slot", (-1, 0, 0))
+            if (slot := trial.user_attrs.get("slot")) is None:
+                continue
+            b, i, n = slot
+            again = trial.user_attrs.get("again", 0)
             if b > batch:
-                batch, slots, size = b, {}, n
-            if b == batch and not (trial.state == TrialState.FAIL and _done(trial) is None):
-                slots.setdefault(i, trial)
-        missing = [i for i in range(size) if i not in slots]
-        unfinished = {i: t for i, t in slots.items() if t is not None and _done(t) is None}
-        return batch, {**unfinished, **dict.fromkeys(missing)}
+                batch, size = b, n
+                first = {k: t for k, t in first.items() if k[2]}
+            if b == batch or again:
+                before = first.get((b, i, again))
+                if before is None or _is_lost(before):
+                    first[b, i, again] = trial
+        rows = first.values()
+        there = {i for b, i, _ in first if b == batch}
+        return Open(
+            batch,
+            size,
+            live=sum(not t.state.is_finished() for t in rows),
+            lost=tuple(t for t in rows if _is_lost(t)),
+            never=tuple(i for i in range(size) if i not in there),
+            configs=tuple(t.user_attrs["config"] for k, t in first.items() if k[0] == batch),
+        )
 
-    def enqueue(self, batch: int, size: int, slots: Mapping[int, Config], space: Space) -> None:
+    def enqueue(
+        self, batch: int, size: int, slots: Mapping[int, Config], space: Space, again: int = 0
+    ) -> None:
         for i, config in slots.items():
             params, distributions = space.labels(config)
+            attrs = {"slot": [batch, i, size], "config": config}
             waiting = create_trial(
                 state=TrialState.WAITING,
                 params=params,
                 distributions=distributions,
-                user_attrs={"slot": [batch, i, size], "config": config},
+                user_attrs={**attrs, **({"again": again} if again else {})},
             )
             self.storage.create_new_trial(self.id, template_trial=waiting)
 
-    def claim(self) -> FrozenTrial | None:
-        """A waiting trial that is now this worker's to do."""
-        first: dict[tuple[int, ...], int] = {}
+    def reopen(self, trial: FrozenTrial, space: Space, more: int = 0) -> None:
+        """The same configuration in the same slot: in place of what was lost, or once `more`."""
+        batch, i, size = trial.user_attrs["slot"]
+        again = trial.user_attrs.get("again", 0) + more
+        self.enqueue(batch, size, {i: trial.user_attrs["config"]}, space, again)
+
+    def claim(self, default: bool = True) -> FrozenTrial | None:
+        """A waiting trial that is now this worker's to do; but for the `default`, where another
+        is to do it."""
+        first: dict[tuple[Any, ...], int] = {}
         for trial in self.trials():
-            slot = tuple(trial.user_attrs.get("slot", ()))
-            if trial.state == TrialState.FAIL and _done(trial) is None:
+            slot = (*trial.user_attrs.get("slot", ()), trial.user_attrs.get("again", 0))
+            if _is_lost(trial):
                 continue
             twice = first.setdefault(slot, trial.number) != trial.number
-            if trial.state != TrialState.WAITING:
+            if trial.state != TrialState.WAITING or (slot[:2] == (0, 0) and not default):
                 continue
             try:
                 if not self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
@@ -206,16 +256,42 @@ class Study:
         needed = asdict(sat.spent) if sat else {}
         self._end(trial, {"why": why, **needed}, over, TrialState.FAIL, None)
 
-    def give_back(self, trial: FrozenTrial, why: str, paid: int = 0, tokens: int = 0) -> None:
-        """Not finished, and to be tried again: by whoever asks next."""
-        self.storage.set_trial_user_attr(trial._trial_id, "paid", [paid, tokens])
+    def give_back(self, trial: FrozenTrial, why: str, stumbled: bool = False) -> None:
+        """Not finished, and to be tried again: by whoever asks next. It has `stumbled` where this
+        may be its own fault."""
+        if stumbled:
+            self.storage.set_trial_user_attr(trial._trial_id, "stumbled", True)
         self._fail(trial, why)
 
-    def paid(self) -> tuple[int, int]:
-        """Calls and tokens that all trials have paid for, the unfinished among them."""
-        pairs = [t.user_attrs.get("paid", (0, 0)) for t in self.trials()]
-        pairs += [(d.sat.spent.paid, d.sat.spent.paid_tokens) for d in self.done()]
-        return sum(p for p, _ in pairs), sum(t for _, t in pairs)
+    def has_stumbled(self, trial: FrozenTrial) -> bool:
+        """Whether an earlier trial of the same slot has."""
+        slot = trial.user_attrs["slot"]
+        return any(
+            t.user_attrs.get("stumbled") and t.user_attrs.get("slot") == slot for t in self.trials()
+        )
+
+    # --- what it costs ----------------------------------------------------------------------------
+
+    def paid(self, trials: Iterable[FrozenTrial] | None = None) -> tuple[int, int]:
+        """Calls and tokens that were ever paid for: by all trials, the unfinished among them, by
+        verdicts and by optimizers of DSPy."""
+        return ledger.paid(self.trials() if trials is None else trials, self.facts())
+
+    def pay(self, trial: FrozenTrial, calls: int, tokens: int) -> None:
+        """What a trial has cost so far."""
+        self.storage.set_trial_user_attr(trial._trial_id, "paid", [calls, tokens])
+
+    def hold(self, trial: FrozenTrial, calls: int) -> None:
+        """Calls that this trial may need, with what it has paid: nobody else may spend them."""
+        self.storage.set_trial_user_attr(trial._trial_id, "holds", calls)
+
+    def purse(self, what: str, budget: Budget = UNBOUNDED) -> Purse:
+        """For what is no trial."""
+        until = None if budget.seconds is None else time.monotonic() + budget.seconds
+        key = f"{ledger.PAID}{what} {uuid.uuid4().hex[:8]}"
+        return Purse(budget, until, lambda purse: self.note(key, [purse.calls, purse.tokens]))
+
+    # ----------------------------------------------------------------------------------------------
 
     def fail_stale(self) -> int:
         """Give back what dead workers had claimed; how many that were."""
@@ -223,7 +299,7 @@ class Study:
         n = 0
         for trial in self.trials():
             if trial.state == TrialState.RUNNING and _is_stale(trial, local):
-                n += self._fail(trial, "its worker died")
+                n += self._fail(trial, DIED)
         return n
 
     def _fail(self, trial: FrozenTrial, why: str) -> bool:
@@ -251,6 +327,11 @@ class Study:
         except optuna.exceptions.UpdateFinishedTrialError:
             pass  # we were thought dead, and somebody else has done it
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines may be at work on it, with whom nobody takes turns."""
+        return isinstance(self.where, str)
+
     def turn(self) -> Any:
         return turn(self.where if isinstance(self.where, Path) else None)
 
@@ -273,7 +354,13 @@ def _done(trial: FrozenTrial) -> Done | None:
         seconds=float(result.get("seconds", 0)),
         why=str(result.get("why", "")),
         over=result.get("over", {}),
+        again=trial.user_attrs.get("again", 0),
     )
+
+
+def _is_lost(trial: FrozenTrial) -> bool:
+    """Whether it came to no end, and its slot is to get another."""
+    return bool(trial.state == TrialState.FAIL and "why" not in trial.user_attrs.get("result", {}))
 
 
 def me() -> dict[str, Any]:

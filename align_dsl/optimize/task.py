@@ -9,11 +9,14 @@ from typing import Any
 
 from align_dsl import pipeline
 from align_dsl.backends import Backend, open_backend
+from align_dsl.engine.bill import calls_of
+from align_dsl.engine.budget import UNBOUNDED, Budget
 from align_dsl.engine.split import part
 from align_dsl.errors import CompileError, Diagnostic, PlanError, visible
 from align_dsl.language.library import Library
-from align_dsl.language.program import Optimize
+from align_dsl.language.program import Model, Optimize
 from align_dsl.optimize.aims import Aims, aims_of
+from align_dsl.optimize.search import BATCH
 from align_dsl.optimize.space import Config, Space, model_of, space_of
 from align_dsl.optimize.trial import Exam, deal
 from align_dsl.pipeline import Changes, Loaded
@@ -21,6 +24,7 @@ from align_dsl.records.stats import minimum_detectable_difference
 from align_dsl.records.store import Store
 from align_dsl.types import Case, digest
 
+DEALT = 2  # counts up when cases are dealt otherwise, and marks of old studies mean others
 BLOCKS = 5  # parts of the train cases; each is answered with exemplars from the others
 HALVES = "data.split={train: 0.5, test: 0.5}"
 DISAGREE = 0.3  # share of questions on which two configurations typically differ
@@ -38,8 +42,9 @@ class Task:
     storage: str | None = None  # the URL of a database, or the journal beside the store
     trials: int | None = None
     sampler: str | None = None
-    budget: Mapping[str, float] = field(default_factory=dict)  # calls, tokens, seconds
+    budget: Budget = UNBOUNDED  # of the study, all sessions together
     workers: int = 1
+    retry_failed: bool = False
 
     @property
     def where(self) -> Path | str:
@@ -73,7 +78,7 @@ class Ready:
             repr(self.space.dimensions),
             _content([c for b in self.train.blocks for c in b]),
             _content(self.train.pool or ()),
-            str(self.optimize.seed),
+            f"{DEALT}/{self.optimize.seed}",
             self.sampler,
             *(() if self.aims == Aims() else [repr(self.aims)]),
             *(() if self.searches else [self.optimize.method]),
@@ -82,6 +87,21 @@ class Ready:
             pipeline.prompts_version(),
         ]
         return f"{program.name}-{self.space.decider.name}-{digest(' '.join(said))[:8]}"
+
+    @property
+    def model(self) -> Model:
+        """What the decider asks: it is tuned for one."""
+        (name,) = self.backends
+        return self.loaded.program.model(name)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether answers cost nothing."""
+        return self.model.backend == "embedded"
+
+    @property
+    def trials(self) -> int:
+        return self.task.trials or self.optimize.trials
 
     @property
     def aims(self) -> Aims:
@@ -218,30 +238,43 @@ def _doubts(made: Ready) -> tuple[str, ...]:
             doubts.append(
                 f"{groups} independent {where} cases{settings}: {said} cannot be told from noise"
             )
+    if made.searches and made.task.workers > BATCH:
+        doubts.append(
+            f"{made.task.workers} workers: {BATCH} configurations are tried at a time, so more than"
+            " that have nothing to do"
+        )
     return tuple(doubts)
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Jobs, before any is known: of a trial from the least to the most, and of the verdict."""
+    """Calls, were nothing known yet: of a trial from the least to the most, and of the verdict."""
 
     least: int
     most: int
+    typical: float  # the mean over what was drawn
     default: int
     verdict: int
 
 
 def price(made: Ready, samples: Sequence[Config]) -> Price:
     """What configurations such as these would need."""
-    sizes = [_jobs(made.train, c) for c in samples]
-    default = _jobs(made.train, made.space.default)
-    verdict = _jobs(made.test, made.space.default)
-    most = max(_jobs(made.test, c) for c in samples) if samples else verdict
-    return Price(min([default, *sizes]), max([default, *sizes]), default, verdict + most)
+    default = _calls(made.train, made.space.default)
+    sizes = [_calls(made.train, c) for c in samples] or [default]
+    verdict = _calls(made.test, made.space.default)
+    most = max([verdict, *(_calls(made.test, c) for c in samples)])
+    return Price(
+        least=min(default, *sizes),
+        most=max(default, *sizes),
+        typical=sum(sizes) / len(sizes),
+        default=default,
+        verdict=verdict + most,
+    )
 
 
-def _jobs(exam: Exam, config: Config) -> int:
-    return sum(len(exam.plan(config, b).model_jobs) for b in range(len(exam.blocks)))
+def _calls(exam: Exam, config: Config) -> int:
+    plans = (exam.plan(config, block) for block in range(len(exam.blocks)))
+    return sum(calls_of(plan.jobs[key]) for plan in plans for key in plan.model_jobs)
 
 
 def facts(made: Ready, warm: Sequence[Config]) -> dict[str, Any]:
@@ -253,7 +286,7 @@ def facts(made: Ready, warm: Sequence[Config]) -> dict[str, Any]:
         "program": made.loaded.program.name,
         "source": made.loaded.checked.source.file,
         "decider": made.space.decider.name,
-        "model": next(iter(made.backends)),
+        "model": made.model.name,
         "digest": made.loaded.program.digest(),
         "train": _content([c for b in made.train.blocks for c in b]),
         "test": made.split,

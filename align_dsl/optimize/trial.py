@@ -8,18 +8,22 @@ by is cross-validated, and never the recall of a case from one of its own group.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 
 from align_dsl import pipeline
 from align_dsl.backends import Backend
 from align_dsl.datasets import pool_of
+from align_dsl.engine.bill import calls_of
 from align_dsl.engine.decide import decide
 from align_dsl.engine.demos import filled
-from align_dsl.engine.execute import Stop, execute
-from align_dsl.engine.plan import Memory, Plan, concerns, plan
+from align_dsl.engine.execute import Answered, Gone, Stop, execute
+from align_dsl.engine.plan import Memory, Plan, Question, concerns, plan
 from align_dsl.language.program import Program
+from align_dsl.optimize.purse import Purse
 from align_dsl.optimize.sat import (
     FAILED,
     RIGHT,
@@ -40,6 +44,7 @@ from align_dsl.records.store import Store
 from align_dsl.types import Case, Decision, Pool
 
 DRAWS = 6  # of exemplars, where they are drawn at random and answers cost nothing
+LOOK = 8  # groups of cases after which it is looked whether a trial is worth going on with
 KEPT = 20_000  # jobs of plans that are kept to be used again, some 20 MB
 
 
@@ -145,6 +150,7 @@ class Exam:
             [a.attribute for a in some],
             [a.group for a in some],
             confidence=confidence,
+            draws=min(200_000, round(100 / (1 - confidence))),  # 2000 at 0.95: 50 beyond each end
         )
 
     def by_group(self, marks: Marks, other: Marks) -> dict[str, float]:
@@ -189,6 +195,7 @@ class Exam:
                 fingerprints=self._fingerprints,
                 prompts=self._prompts,
                 memory=self._memory,
+                wanted=lambda target, case: (case.scenario.id, target.name) in self.right,
             )
             self._plans.keep(program, block, made)
         return made
@@ -201,17 +208,9 @@ class Exam:
     def _memory(self) -> Memory:
         return Memory()
 
-    def sit(
-        self,
-        config: Config,
-        block: int,
-        *,
-        budget: int | None = None,
-        stop: Stop | None = None,
-        draw: int = 0,
-    ) -> Sat:
-        """Answer one block. Raises Interrupted where not all of it could be asked."""
-        decided, spent = self.decided(config, block, budget=budget, stop=stop, draw=draw)
+    def _sit(self, todo: Plan, purse: Purse, stop: Stop | None, known: Mapping[str, Answer]) -> Sat:
+        """Answer some questions. Raises Interrupted where not all of them could be asked."""
+        decided, spent = self._decided(todo, purse, stop, known)
         marks = []
         for made in decided:
             right = self.right[made.scenario, made.target]
@@ -225,54 +224,125 @@ class Exam:
         config: Config,
         block: int,
         *,
-        budget: int | None = None,
+        purse: Purse | None = None,
         stop: Stop | None = None,
-        draw: int = 0,
     ) -> tuple[list[Decision], Spent]:
-        """What is decided in one block, of what the labels can judge, and what that cost."""
-        todo, stop = self.plan(config, block, draw), stop if stop is not None else Stop()
-        answered = execute(todo, self.backends, self.store, budget=budget, stop=stop)
+        """What is decided in one block, and what that cost. Raises Interrupted."""
+        return self._decided(self.plan(config, block), purse or Purse(), stop)
+
+    def _decided(
+        self,
+        todo: Plan,
+        purse: Purse,
+        stop: Stop | None,
+        known: Mapping[str, Answer] = MappingProxyType({}),
+    ) -> tuple[list[Decision], Spent]:
+        stop = stop if stop is not None else Stop()
+        if all(link.key in known for q in todo.questions for link in q.links):
+            answered = Answered(dict(known), frozenset())
+        else:
+            answered = self._execute(todo, purse, stop)
+        again = self._passing(todo.model_jobs, answered.answers)
+        is_cut = bool(again) and stop.asked
+        if again and not is_cut:
+            answered = self._asked_again(todo, again, purse, stop, answered.asked)
         answers = answered.answers
         found = [answers[k] for k in todo.model_jobs if k in answers]
         spent = _spent(found, answered.asked, len(todo.questions))
-        if any(key not in answers for key in todo.model_jobs):
+        if is_cut or any(key not in answers for key in todo.model_jobs):
             raise Interrupted(stop.reason, spent)
         seed = self.space.checked.program.seed
-        return list(decide(self._judged(todo), answers, seed=seed)), spent
+        return list(decide(todo, answers, seed=seed)), spent
 
-    def _judged(self, todo: Plan) -> Plan:
-        """The questions of which the labels can tell right from wrong."""
-        known = [q for q in todo.questions if (q.case.scenario.id, q.target.name) in self.right]
-        return Plan(todo.jobs, known)
+    def _execute(self, todo: Plan, purse: Purse, stop: Stop) -> Answered:
+        store, calls, tokens = purse.over(self.store), purse.calls, purse.tokens
+        gone = None
+        try:
+            answered = execute(todo, self.backends, store, budget=purse.left, stop=stop)
+        except Gone as error:
+            answered, gone = error.answered, error
+        spent = answered.spent
+        purse.correct(calls + spent.calls, tokens + spent.prompt_tokens + spent.completion_tokens)
+        if gone is not None:
+            raise gone
+        return answered
+
+    def _asked_again(
+        self, todo: Plan, keys: list[str], purse: Purse, stop: Stop, asked: frozenset[str]
+    ) -> Answered:
+        """Once more, without the failures that say nothing of the question."""
+        self._again.update(keys)
+        self.store.forget_failures(keys)
+        answered = self._execute(todo, purse, stop)
+        return Answered(answered.answers, answered.asked | asked)
+
+    def _passing(self, keys: Collection[str], known: Mapping[str, Answer]) -> list[str]:
+        """Those that failed, and are to be asked again before they count as wrong."""
+        failed = ((k, known[k].failure) for k in keys if k in known)
+        return [k for k, f in failed if f and f.is_passing and k not in self._again]
+
+    @cached_property
+    def _again(self) -> set[str]:
+        """What was asked again in this session."""
+        return set()
+
+    def calls(self, *configs: Config) -> dict[str, int]:
+        """What is asked for these configurations: for each key how many calls, if they cost any."""
+        if self._is_free:
+            return {}
+        plans = (self.plan(c, block) for c in configs for block in range(len(self.blocks)))
+        return {k: calls_of(plan.jobs[k]) for plan in plans for k in plan.model_jobs}
+
+    def lacks(self, *configs: Config) -> int:
+        """Calls that are still to be paid for these configurations, if every answer is good."""
+        calls = self.calls(*configs)
+        known = self.store.known(calls)
+        again = self._passing(calls, known)
+        return sum(n for k, n in calls.items() if k not in known) + sum(calls[k] for k in again)
+
+    def failures(self, *configs: Config) -> Counter[str]:
+        """Why answers that these configurations need have failed, and how many for each reason."""
+        failed = (a.failure for a in self.store.known(self.calls(*configs)).values())
+        return Counter(f"{f.status}: {f.message}" for f in failed if f)
+
+    def forget_failures(self, *configs: Config) -> None:
+        """So that they are asked again."""
+        self.store.forget_failures(self.calls(*configs))
 
     def sit_all(
         self,
         config: Config,
         *,
-        budget: int | None = None,
+        purse: Purse | None = None,
         stop: Stop | None = None,
-        enough: Callable[[str], bool] = lambda marks: False,
+        enough: Callable[[str], bool] | None = None,
         draw: int = 0,
     ) -> Sat:
-        """Answer block after block, until `enough` is known of the configuration."""
-        done = Sat()
+        """Answer block after block, until `enough` is known of the configuration: looked after
+        every few groups, whether answers were known before or not, so that a trial which is done
+        a second time ends where it ended. Where answers cost nothing, all are had: what they say
+        of configurations that are near is worth more than the time."""
+        purse, done = purse or Purse(), Sat()
+        looks = None if self._is_free else enough
         for block in range(len(self.blocks)):
-            left = None if budget is None else budget - done.spent.paid
-            try:
-                done += self.sit(config, block, budget=left, stop=stop, draw=draw)
-            except Interrupted as ended:
-                raise Interrupted(ended.reason, done.spent + ended.spent) from None
-            if block + 1 < len(self.blocks) and enough(done.marks):
-                break
+            todo = self.plan(config, block, draw)
+            known = self.store.known(todo.model_jobs) if looks else {}
+            for part in _parts(todo) if looks else [todo]:
+                try:
+                    done += self._sit(part, purse, stop, known)
+                except Interrupted as ended:
+                    raise Interrupted(ended.reason, done.spent + ended.spent) from None
+                if looks and len(done.marks) < len(self.asked) and looks(done.marks):
+                    return done
         return done
 
     def sit_often(
-        self, config: Config, *, budget: int | None = None, stop: Stop | None = None
+        self, config: Config, *, purse: Purse | None = None, stop: Stop | None = None
     ) -> Sat:
         """Answer all blocks, and where exemplars are drawn at random and answers cost nothing, with
         other draws as well. Each case has dice of its own, so the mean over draws is an estimate of
         the very accuracy that the program's own draw is one of, and a surer one."""
-        sat = self.sit_all(config, budget=budget, stop=stop)
+        sat = self.sit_all(config, purse=purse, stop=stop)
         program = self.space.program(config)
         if not self._is_free or redrawn(program, 1) is program:
             return sat
@@ -311,15 +381,27 @@ def _spent(needed: Sequence[Answer], asked: Collection[str], decisions: int) -> 
     )
 
 
+def _parts(todo: Plan) -> list[Plan]:
+    """A few whole groups each, in the order of the questions."""
+    found: dict[str, list[Question]] = {}
+    for q in todo.questions:
+        found.setdefault(q.case.group or q.case.scenario.id, []).append(q)
+    groups = list(found.values())
+    parts = [groups[i : i + LOOK] for i in range(0, len(groups), LOOK)]
+    return [todo.only([q for group in part for q in group]) for part in parts]
+
+
 def deal(cases: Sequence[Case], n: int, seed: int) -> tuple[tuple[Case, ...], ...]:
-    """Cases in n blocks: whole groups to one, attributes evenly, the same way every time."""
+    """Cases in n blocks: whole groups to one, attributes evenly, the same way every time. Within a
+    block they are mixed, as a trial may end in the middle of one."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
         groups.setdefault(case.group or case.scenario.id, []).append(case)
     names = sorted(groups)
     random.Random(f"blocks/{seed}").shuffle(names)
     names.sort(key=lambda g: sorted(groups[g][0].attributes()))  # stable: the order drawn remains
-    blocks: list[list[Case]] = [[] for _ in range(min(n, len(names)))]
-    for i, name in enumerate(names):
-        blocks[i % len(blocks)] += groups[name]
-    return tuple(tuple(b) for b in blocks)
+    n = min(n, len(names))
+    blocks = [names[i::n] for i in range(n)]
+    for i, block in enumerate(blocks):
+        random.Random(f"block {i}/{seed}").shuffle(block)
+    return tuple(tuple(case for name in block for case in groups[name]) for block in blocks)

@@ -1,29 +1,29 @@
 """The winner and the default, once, on the test cases that no trial has seen.
 
-Every look is written down beside the store, by the content of the cases. Who looks often finds
-something by luck: so the more looks there were, the surer the interval has to be.
+The more looks there were at these cases (looks.py counts them), the surer the interval has to be.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from math import sqrt
-from pathlib import Path
+from math import ceil, sqrt
 from statistics import NormalDist
 from typing import Any
 
 from align_dsl.engine.execute import Stop
+from align_dsl.language.program import TOLERATED
 from align_dsl.optimize.aims import Aims, aims_of, costs
-from align_dsl.optimize.sat import RIGHT, Sat
+from align_dsl.optimize.journal import turn
+from align_dsl.optimize.looks import cases_of, file_of, level, looks, pair_of, write
+from align_dsl.optimize.purse import Purse
+from align_dsl.optimize.sat import FAILED, RIGHT, Sat
 from align_dsl.optimize.task import Ready
 from align_dsl.optimize.trial import Exam
 from align_dsl.records.stats import Interval, mcnemar, sign_flip
-from align_dsl.types import digest
 
-TOLERATED = 0.05  # accuracy that may be lost where costs are weighed, for being cheaper
+ONE_DRAW, SIX_DRAWS = 0.05, 0.01  # what p may be at the first look: less for who draws for nothing
+FLIPS = 20  # of the sign-flip test, for each time that p asks for a chance this small
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,9 @@ class Verdict:
     saves: tuple[str, ...] = ()  # of what costs count, where the winner is the cheaper one
     breaks: tuple[str, ...] = ()  # limits that the winner does not keep to, on these cases
     loss: float = 1.0  # of accuracy, at the most: as sure as the number of looks asks for
+    level: float = ONE_DRAW  # what p may be: less for who looks often
+    tolerance: float = TOLERATED  # accuracy that may be lost for being cheaper
+    failed: tuple[int, int] = (0, 0)  # questions that got no answer, and count as wrong
 
     @property
     def is_more_accurate(self) -> bool:
@@ -55,13 +58,8 @@ class Verdict:
         return self.sure[1] > 0 and self.p <= self.level
 
     @property
-    def level(self) -> float:
-        """What p may be: less for who draws for nothing, and for who looks often."""
-        return (0.05 if self.draws == 1 else 0.01) / self.looks
-
-    @property
     def is_as_good_for_less(self) -> bool:
-        return bool(self.saves) and self.loss < TOLERATED
+        return bool(self.saves) and self.loss < self.tolerance
 
     @property
     def is_better(self) -> bool:
@@ -80,7 +78,7 @@ class Verdict:
         if self.saves:
             return (
                 f"fewer {' and '.join(self.saves)}, but up to {self._lost} of accuracy may be lost,"
-                f" and {100 * TOLERATED:.0f} are the most that is put up with"
+                f" and {100 * self.tolerance:g} are the most that is put up with"
             )
         said = "the test cases do not show that it is"
         return f"{said}; p may be {self.level:.2g} at most" if self.sure[1] > 0 else said
@@ -103,71 +101,46 @@ def noted(facts: Mapping[str, Any]) -> Verdict | None:
     known = {f.name for f in fields(Verdict)}
     rows = ((k, tuple(v) if isinstance(v, list) else v) for k, v in said.items())
     plain: dict[str, Any] = {k: v for k, v in rows if k in known}
+    if "level" not in plain:  # as it was asked for before it was written down
+        plain["level"] = (ONE_DRAW if plain.get("draws", 1) == 1 else SIX_DRAWS) / plain["looks"]
     return Verdict(**plain)
 
 
-def looks(file: Path, split: str) -> list[dict[str, Any]]:
-    """Every look at these test cases so far; half a line at the end is none."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            one = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(one, dict) and one.get("split") == split:
-            found.append(one)
-    return found
-
-
 def give(
-    made: Ready, winner: Mapping[str, Any], *, budget: int | None = None, stop: Stop | None = None
-) -> tuple[Verdict, int]:
-    """The verdict, and the calls it cost. Looking again at the same pair is no further look."""
-    file = made.task.store.parent / "looks.jsonl"
-    before = looks(file, made.split)
-    pair = digest(" ".join([made.loaded.program.name, *_configured(made, winner)]))
-    sats = []
-    paid = 0
-    for config in (made.space.default, dict(winner)):
-        left = None if budget is None else budget - paid
-        sat = made.test.sit_often(config, budget=left, stop=stop)
-        sats.append(sat)
-        paid += sat.spent.paid
-    known = [n for n, look in enumerate(before, start=1) if look.get("pair") == pair]
-    n = known[0] if known else len(before) + 1
-    verdict = compare(made.test, sats[0], sats[1], n)
-    if not known:
-        _write(file, {"split": made.split, "pair": pair, "study": made.study, **asdict(verdict)})
-    return verdict, paid
-
-
-def _configured(made: Ready, winner: Mapping[str, Any]) -> tuple[str, str]:
-    """Both programs by content, so that a new file with the same winner is no new look."""
+    made: Ready, winner: Mapping[str, Any], *, purse: Purse | None = None, stop: Stop | None = None
+) -> Verdict:
+    """The verdict. Looking again at the same pair is no further look."""
     configs = (made.space.default, dict(winner))
-    first, second = (made.space.program(c).deciders[0].digest() for c in configs)
-    return first, second
+    sats = [made.test.sit_often(config, purse=purse, stop=stop) for config in configs]
+    file, pair, cases = file_of(made), pair_of(made, winner), cases_of(made)
+    look = {"split": made.split, "pair": pair}
+    with turn(file):  # so that two who judge at once do not count as one look
+        before = looks(file, made.split, cases)
+        known = [n for n, one in enumerate(before, start=1) if one | look == one]
+        verdict = compare(made.test, sats[0], sats[1], known[0] if known else len(before) + 1)
+        if not known:
+            write(file, {**asdict(verdict), **look, "study": made.study, "cases": cases})
+    return verdict
 
 
 def compare(exam: Exam, default: Sat, winner: Sat, looks: int = 1) -> Verdict:
-    one, two = default.drawn, winner.drawn
+    one, two, program = default.drawn, winner.drawn, exam.space.checked.program
     right = [[int(m == RIGHT) for m in sat.marks] for sat in (winner, default)]
     gains = exam.by_group(two, one)
     score = (exam.score(one), exam.score(two))
     gain = exam.difference(two, one)
-    sure = gain if looks == 1 else exam.difference(two, one, 1 - 0.05 / looks)
+    sure = gain if looks == 1 else exam.difference(two, one, 1 - level(looks))
     difference = score[1] - score[0]
-    aims = aims_of(exam.space.checked.program)
+    draws, optimize = max(len(default.others), len(winner.others)) + 1, program.optimize
+    asked = level(looks, ONE_DRAW if draws == 1 else SIX_DRAWS)
+    aims = aims_of(program)
     breaks = tuple(name for name, share in aims.over(costs(winner)).items() if share > 0)
     return Verdict(
         default=score[0],
         winner=score[1],
         gain=_plain(gain, difference),
         sure=_plain(sure, difference),
-        p=sign_flip(list(gains.values()), list(gains)),
+        p=sign_flip(list(gains.values()), list(gains), draws=_flips(asked)),
         p_pairs=mcnemar(right[0], right[1]),
         only_winner=sum(a > b for a, b in zip(*right, strict=True)),
         only_default=sum(a < b for a, b in zip(*right, strict=True)),
@@ -177,11 +150,19 @@ def compare(exam: Exam, default: Sat, winner: Sat, looks: int = 1) -> Verdict:
         calls=(default.spent.calls, winner.spent.calls),
         tokens=(default.spent.tokens, winner.spent.tokens),
         decisions=winner.spent.decisions,
-        draws=max(len(one), len(two)),
+        draws=draws,
         saves=_saves(aims, costs(default), costs(winner)),
         breaks=breaks,
         loss=max(0.0, -_plain(sure, difference)[1], -_least(list(gains.values()), looks)),
+        level=asked,
+        tolerance=TOLERATED if optimize is None else optimize.tolerance,
+        failed=(default.marks.count(FAILED), winner.marks.count(FAILED)),
     )
+
+
+def _flips(asked: float) -> int:
+    """Enough of them that p can be as small as is asked for, and is not so by luck."""
+    return min(999_999, max(9_999, ceil(FLIPS / asked)))
 
 
 def _saves(
@@ -205,7 +186,7 @@ def _least(gains: list[float], looks: int) -> float:
     n = len(gains)
     parts = [gain * n for gain in gains]
     mean = sum(parts) / n
-    z = NormalDist().inv_cdf(1 - 0.025 / looks)
+    z = NormalDist().inv_cdf(1 - level(looks) / 2)
     spread = sqrt(sum((p - mean) ** 2 for p in parts) + 1)
     return (mean * n - z * spread) / (n + 2)
 
@@ -215,16 +196,3 @@ def _plain(interval: Interval | None, value: float) -> tuple[float, float, float
     if interval is None:
         return value, -1.0, 1.0
     return interval.value, interval.low, interval.high
-
-
-def _write(file: Path, look: Mapping[str, Any]) -> None:
-    """One line, whole and on the disk, whoever else writes."""
-    line = json.dumps(look, ensure_ascii=False, sort_keys=True)
-    handle = os.open(file, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o644)
-    try:
-        size = os.fstat(handle).st_size
-        torn = size and os.pread(handle, 1, size - 1) != b"\n"
-        os.write(handle, (("\n" if torn else "") + line + "\n").encode())
-        os.fsync(handle)
-    finally:
-        os.close(handle)

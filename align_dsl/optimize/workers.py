@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -19,44 +20,33 @@ from pathlib import Path
 from align_dsl.engine.execute import Stop
 from align_dsl.errors import AlignError, visible
 from align_dsl.optimize.reword import reworded
-from align_dsl.optimize.search import Limits, Search
+from align_dsl.optimize.search import Search
+from align_dsl.optimize.spending import Spending
 from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Ready, Task, ready
 from align_dsl.records.store import Store
 
 PATIENCE = 10.0  # seconds that workers get to save what they are at
+RESTARTS = 3  # of a worker that is killed
 
 
-def search_of(made: Ready, study: Study, stop: Stop) -> Search:
-    task, optimize = made.task, made.optimize
-    spared = task.budget.get("calls")
+def search_of(made: Ready, study: Study, stop: Stop, helps: bool = False) -> Search:
+    """`helps`: another process is in the same search, and sees to what is to be done once."""
     return Search(
         study=study,
         exam=made.train,
-        limits=Limits(
-            trials=task.trials or int(task.budget.get("trials", optimize.trials)),
-            calls=None if spared is None else max(0, int(spared) - reserve(made)),
-            tokens=int(task.budget["tokens"]) if "tokens" in task.budget else None,
-            seconds=task.budget.get("seconds"),
-        ),
+        spending=spending_of(made, study),
+        trials=made.trials,
         sampler=made.sampler,
         seed=made.optimize.seed,
-        workers=task.workers,
         warm=tuple(study.facts().get("warm", ())),
         stop=stop,
+        helps=helps,
     )
 
 
-def calls_left(made: Ready, study: Study) -> int | None:
-    """Calls that are still to be had, but for those of the verdict."""
-    limit = made.task.budget.get("calls")
-    return None if limit is None else max(0, int(limit) - reserve(made) - study.paid()[0])
-
-
-def reserve(made: Ready) -> int:
-    """Calls that are kept back for the verdict: twice what the default needs on the test cases."""
-    plan = made.test.plan(made.space.default, 0)
-    return 2 * sum(plan.jobs[key].step.algorithm.calls for key in plan.model_jobs)
+def spending_of(made: Ready, study: Study) -> Spending:
+    return Spending(study, made.train, made.test, made.task.budget)
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -89,29 +79,57 @@ def to_stderr(said: str) -> None:
 
 @contextlib.contextmanager
 def workers(task: Task, stop: Stop, lost: Callable[[str], None] = to_stderr) -> Iterator[None]:
-    """Other processes in the same loop, for as long as this one is.
+    """Other processes in the same loop, for as long as this one is; then they end what they are at.
 
-    `lost` is told of each that dies; the others go on, and one of them tries again what it was at.
+    `lost` is told of each that dies. One that was killed is started again; of one that could not go
+    on, and has said why, the others try again what it was at.
     """
-    others = [_start(number, task) for number in range(2, task.workers + 1)]
-    over = threading.Event()
-    watch = threading.Thread(target=_mourn, args=(others, over, lost), daemon=True)
+    if task.workers < 2:
+        yield
+        return
+    at_once = threading.Event()
+    watch = threading.Thread(target=_watch_over, args=(task, at_once, lost), daemon=True)
     watch.start()
+    is_whole = False
     try:
         yield
+        is_whole = True
     finally:
-        over.set()
-        watch.join()  # so that nobody else waits for the same process
-        if stop.asked:
-            for other in others:
+        while watch.is_alive():
+            if stop.asked or not is_whole:
+                at_once.set()
+            watch.join(0.1)
+
+
+def _watch_over(task: Task, at_once: threading.Event, lost: Callable[[str], None]) -> None:
+    """Start them, see who dies, and end them where they are to end `at_once`."""
+    left = [_start(number, task) for number in range(2, task.workers + 1)]
+    deaths: Counter[int] = Counter()
+    end = None
+    while left:
+        if at_once.is_set() and end is None:
+            end = time.monotonic() + PATIENCE
+            for other in left:
                 other.process.terminate()
-        end = time.monotonic() + PATIENCE
-        for other in others:
-            other.process.join(max(0.1, end - time.monotonic()))
-            if other.process.is_alive():
+        if end is not None and time.monotonic() > end:
+            for other in left:
                 other.process.kill()
-                other.process.join()
+        wait([other.process.sentinel for other in left], timeout=0.2)
+        for other in [o for o in left if not o.process.is_alive()]:
+            left.remove(other)
+            why, number = other.why(), other.number
             other.hears.close()
+            if why is None or at_once.is_set():
+                continue
+            deaths[number] += 1
+            goes_on = "the others go on"
+            if (other.process.exitcode or 0) < 0 and deaths[number] <= RESTARTS:
+                goes_on = "it is started again"
+                left.append(_start(number, task))
+            lost(
+                f"worker {number} of {task.workers} died ({why}); {goes_on},"
+                " and what it was at is tried again"
+            )
 
 
 def _start(number: int, task: Task) -> _Other:
@@ -137,20 +155,6 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _mourn(others: list[_Other], over: threading.Event, lost: Callable[[str], None]) -> None:
-    left = list(others)
-    while left and not over.is_set():
-        wait([other.process.sentinel for other in left], timeout=0.2)
-        for other in [o for o in left if not o.process.is_alive()]:
-            left.remove(other)
-            why = other.why()
-            if why is not None:
-                lost(
-                    f"worker {other.number} of {len(others) + 1} died ({why}); the others go on,"
-                    " and what it was at is tried again"
-                )
-
-
 def help_with(task: Task, parent: int, says: Connection) -> None:
     """What another process does: the loop, until it ends or its parent is gone."""
     stop = Stop()
@@ -171,7 +175,7 @@ def _help(task: Task, stop: Stop) -> None:
         try:
             with Study(task.where, made.study) as study:
                 made = reworded(made, study)
-                search_of(made, study, stop).work()
+                search_of(made, study, stop, helps=True).work()
         finally:
             made.close()
 

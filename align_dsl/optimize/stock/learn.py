@@ -26,10 +26,10 @@ from align_dsl.backends import Backend
 from align_dsl.errors import AlignError, PlanError, visible
 from align_dsl.optimize.journal import quiet
 from align_dsl.optimize.space import Config
-from align_dsl.optimize.stock.author import Author, author_of, rewords
 from align_dsl.optimize.stock.lessons import lessons
 from align_dsl.optimize.stock.memory import Memory
 from align_dsl.optimize.stock.pupil import Examples, Pupil, correct, examples, pupil, told
+from align_dsl.optimize.stock.writer import Writer, rewords, writer_of
 from align_dsl.optimize.task import Ready
 
 VERSION = version("dspy")
@@ -65,7 +65,7 @@ class Size:
 
 def size_of(made: Ready) -> Size:
     """`trials` are candidates that are held against examples, as with `search`."""
-    trials = made.task.trials or int(made.task.budget.get("trials", made.optimize.trials))
+    trials = made.trials
     low, high = CANDIDATES
     candidates = min(high, max(low, round(0.6 * trials)))
     propose = made.optimize.propose
@@ -76,14 +76,16 @@ def size_of(made: Ready) -> Size:
 def learn(made: Ready, memory: Memory) -> Found:
     """Let the optimizer run to its end, or to the end of the budget."""
     method, size = made.optimize.method, size_of(made)
-    writer = author_of(made, memory)
+    writer = writer_of(made, memory)
     try:
         (backend,) = made.backends.values()
-        for one in {id(b): b for b in (backend, writer.backend)}.values():
+        author = writer.author
+        others = [author.backend] if author is not None and not author.is_own else []
+        for one in (backend, *others):
             one.probe()
         module = pupil(made, memory, keeps_words=not rewords(made))
         work = _Work(made, memory, size, module, writer, _threads(backend))
-        with _hushed(), dspy.context(lm=backend.lm, adapter=writer.adapter):
+        with _hushed(), dspy.context(lm=backend.lm, adapter=writer):
             try:
                 taught, scores, candidates = work.by(method)
             except Exception as error:
@@ -95,13 +97,14 @@ def learn(made: Ready, memory: Memory) -> Found:
         if memory.broke is not None:
             raise memory.broke
     finally:
-        if writer.backend not in made.backends.values():
-            writer.backend.close()
+        writer.close()
     program = made.space.checked.program
+    is_deaf = method == "mipro" and writer.author is None
     known = (*made.train.known, *(c for block in made.train.blocks for c in block))
     found = lessons(taught, made.space.decider, known, program.targets)
-    failures = [memory.failures()] if memory.failed else []
-    notes = tuple(dict.fromkeys([*found.unsaid, *writer.notes, *failures]))
+    doubts = [f"`{made.model.name}` reads no instructions: demos alone"] if is_deaf else []
+    doubts += [memory.failures()] if memory.failed else []
+    notes = tuple(dict.fromkeys([*found.unsaid, *doubts]))
     return Found(found.settings, work.said, scores, candidates, notes)
 
 
@@ -145,7 +148,7 @@ class _Work:
     memory: Memory
     size: Size
     module: Pupil
-    writer: Author
+    writer: Writer
     threads: int
     said: str = ""
 
@@ -155,6 +158,11 @@ class _Work:
     @property
     def seed(self) -> int:
         return self.made.optimize.seed
+
+    @property
+    def _writes_with(self) -> Any:
+        author = self.writer.author
+        return (author or self.module.setting).backend.lm
 
     def _examples(self, share: float) -> Examples:
         return examples(self.made, learns_from=share)
@@ -190,7 +198,7 @@ class _Work:
         }
         optimizer = dspy.MIPROv2(
             metric=correct,
-            prompt_model=self.writer.backend.lm,
+            prompt_model=self._writes_with,
             task_model=self.module.setting.backend.lm,
             num_threads=self.threads,
             max_errors=1,
@@ -223,8 +231,8 @@ class _Work:
         self.said = _call("GEPA", settings)
         optimizer = dspy.GEPA(
             metric=told,
-            reflection_lm=self.writer.backend.lm.copy(temperature=LIVELY),
-            instruction_proposer=InstructionProposer(adapter=self.writer.adapter),
+            reflection_lm=self._writes_with.copy(temperature=LIVELY),
+            instruction_proposer=InstructionProposer(adapter=self.writer),
             num_threads=self.threads,
             track_stats=True,
             gepa_kwargs={"stop_callbacks": [lambda state: self.memory.is_over()]},

@@ -16,18 +16,21 @@ from typing import Any
 
 import dspy
 
-from align_dsl.engine.adapter import TRAIL, NoAnswer, Trail, shape_of
+from align_dsl.engine.adapter import TRAIL, NoAnswer, shape_of
 from align_dsl.engine.demos import once
 from align_dsl.engine.execute import Stop
 from align_dsl.engine.prompt import messages
+from align_dsl.optimize.asking import asked
+from align_dsl.records.owner import is_dead, owner
 from align_dsl.records.record import Answer
 from align_dsl.records.store import Store
 from align_dsl.types import Failure, Label, LabelledNumbers, ScaleNumber, ScaleWeights, digest
 
 FORMAT = 1  # counts up when keys are made differently
-PASSING = ("timeout", "unreachable")  # failures that say nothing of the question
 DOWN = 20  # of them in a row after which a model counts as gone
 NOTE_SECONDS = 1.0  # of calls that a killed session may have paid without its being known
+LEASE_SECONDS = 600.0  # how long a claim on a question outlives the process that made it, elsewhere
+LOOK_SECONDS = 0.1  # how often it is looked whether another process has the answer
 
 
 @dataclass(slots=True)
@@ -38,8 +41,9 @@ class Memory:
     stop: Stop
     limits: Mapping[str, float] = field(default_factory=dict)  # calls, tokens, seconds
     kept: int = 0  # calls that the verdict will need, and that are not to be had
-    before: Mapping[str, float] = field(default_factory=dict)  # what earlier sessions have spent
+    before: Mapping[str, float] = field(default_factory=dict)  # what other sessions have spent
     heard: Callable[[Memory], None] = lambda memory: None  # after each answer
+    retries: bool = False  # asks again whatever has failed in earlier sessions
     calls: int = 0
     tokens: int = 0
     known: int = 0  # answers that were there
@@ -58,10 +62,15 @@ class Memory:
     def __deepcopy__(self, memo: object) -> Memory:
         return self  # modules that are copied share it
 
-    def spent(self) -> dict[str, float]:
-        """By this session and those before."""
+    def session(self) -> dict[str, float]:
+        """What was spent since it began."""
         now = {"calls": self.calls, "tokens": self.tokens, "seconds": self.seconds}
-        return {k: round(v + self.before.get(k, 0), 3) for k, v in now.items()}
+        return {name: round(spent, 3) for name, spent in now.items()}
+
+    def spent(self) -> dict[str, float]:
+        """By this session and all others."""
+        now = self.session()
+        return {name: round(n + self.before.get(name, 0), 3) for name, n in now.items()}
 
     def _note(self, answer: Answer) -> None:
         self._in_a_row = self._in_a_row + 1 if _passing(answer) else 0
@@ -109,65 +118,69 @@ class Memory:
         return f"the budget is spent but for the {self.kept:,} calls that the verdict may need"
 
     def answer(self, key: str, ask: Callable[[], Answer]) -> Answer:
-        """The answer that is known, or else a new one. Threads ask for one key one by one."""
+        """The answer that is known, or else a new one. Nobody else asks for it meanwhile: neither
+        a thread of ours nor another process at the same store."""
         with self._lock:
             mine = self._asking.setdefault(key, threading.Lock())
         with mine:
-            found = self.store.known([key]).get(key)
-            if found is not None and (key in self._mine or not _passing(found)):
-                self.known += 1
+            claimant = owner()
+            while (found := self._found(key)) is None:
+                if self._ends():
+                    return _not_asked(key)
+                if self.store.claim([key], claimant, LEASE_SECONDS):
+                    break
+                self.store.bury(is_dead)
+                time.sleep(LOOK_SECONDS)
+            if found is not None:
                 return found
-            with self._lock:
-                if self.is_over():
-                    return Answer(key=key, failure=Failure(status="refused", message="not asked"))
-                self._running += 1
             try:
-                answer = ask()
+                return self._fresh(key, ask)
             finally:
-                with self._lock:
-                    self._running -= 1
+                self.store.release(claimant)
+
+    def _found(self, key: str) -> Answer | None:
+        """What is known, unless it may be otherwise by now."""
+        found = self.store.known([key]).get(key)
+        if found is None:
+            return None
+        is_stale = found.failure is not None if self.retries else _passing(found)
+        if is_stale and key not in self._mine:
+            self.store.forget_failures([key])  # what is known nobody can claim
+            return None
+        self.known += 1
+        return found
+
+    def _ends(self) -> bool:
+        with self._lock:
+            return self.is_over()
+
+    def _fresh(self, key: str, ask: Callable[[], Answer]) -> Answer:
+        with self._lock:
+            if self.is_over():
+                return _not_asked(key)
+            self._running += 1
+        try:
+            answer = ask()
+        finally:
             with self._lock:
-                self.calls += answer.calls
-                self.tokens += answer.prompt_tokens + answer.completion_tokens
-                self._mine.add(key)
-                self._note(answer)
-            if answer.calls:
-                self.store.put([answer])
-            self.heard(self)
-            return answer
+                self._running -= 1
+        with self._lock:
+            self.calls += answer.calls
+            self.tokens += answer.prompt_tokens + answer.completion_tokens
+            self._mine.add(key)
+            self._note(answer)
+        if answer.calls:
+            self.store.put([answer])
+        self.heard(self)
+        return answer
+
+
+def _not_asked(key: str) -> Answer:
+    return Answer(key=key, failure=Failure(status="refused", message="not asked"))
 
 
 def _passing(answer: Answer) -> bool:
-    return answer.failure is not None and answer.failure.status in PASSING
-
-
-def asked(key: str, ask: Callable[[], Any]) -> tuple[Answer, Any]:
-    """Ask, and take down what happened on the wire; with the values as they came."""
-    outer = TRAIL.get()
-    trail = Trail(seed=outer.seed if outer else int(key[:7], 16))
-    token = TRAIL.set(trail)
-    began = time.perf_counter()
-    values, failure = None, None
-    try:
-        values = ask()
-    except NoAnswer as no:
-        failure = no.failure
-    finally:
-        TRAIL.reset(token)
-    answer = Answer(
-        key=key,
-        output=None if values is None else _plain(values),
-        failure=failure,
-        raw=trail.raw,
-        calls=trail.calls,
-        retries=trail.retries,
-        prompt_tokens=trail.prompt_tokens,
-        completion_tokens=trail.completion_tokens,
-        seconds=round(time.perf_counter() - began, 6),
-        constrained=trail.constrained,
-        notes=trail.notes,
-    )
-    return answer, values
+    return answer.failure is not None and answer.failure.is_passing
 
 
 class Remembering(dspy.Adapter):
@@ -194,7 +207,7 @@ class Remembering(dspy.Adapter):
         key = self._key(lm, lm_kwargs, signature, demos, inputs)
 
         def ask() -> Answer:
-            return asked(key, lambda: self.inner(lm, lm_kwargs, signature, demos, inputs)[0])[0]
+            return asked(key, lambda: self.inner(lm, lm_kwargs, signature, demos, inputs)[0])
 
         answer = self.memory.answer(key, ask)
         if answer.failure is not None:
@@ -218,15 +231,6 @@ class Remembering(dspy.Adapter):
             trail.seed if trail else None,
         ]
         return digest(json.dumps(said, ensure_ascii=False, sort_keys=True))
-
-
-def _plain(values: Any) -> Any:
-    if not isinstance(values, Mapping):
-        return values
-    return {
-        name: {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else value
-        for name, value in values.items()
-    }
 
 
 def _typed(kind: Any, value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from align_dsl.engine.bill import calls_of
 from align_dsl.engine.plan import Plan
 from align_dsl.optimize.stock.learn import BATCH, BATCH_FROM, SHARE, Size, size_of
 from align_dsl.optimize.task import Ready
@@ -61,7 +62,7 @@ def _evaluated(made: Ready, size: Size, val: int) -> int:
 
 
 def _calls(plan: Plan) -> int:
-    return sum(plan.jobs[key].step.algorithm.calls for key in plan.model_jobs)
+    return sum(calls_of(plan.jobs[key]) for key in plan.model_jobs)
 
 
 def told(made: Ready) -> Iterator[str]:
@@ -69,7 +70,7 @@ def told(made: Ready) -> Iterator[str]:
     size, method = size_of(made), made.optimize.method
     yield f"  method: {method} of DSPy, seed {made.optimize.seed}, {_tries(made, size)}"
     cost = price(made)
-    if _is_free(made):
+    if made.is_free:
         yield "  no calls: embedded"
         return
     yield (
@@ -101,8 +102,3 @@ def doubts(made: Ready) -> Iterator[str]:
         yield "DSPy's optimizers look for accuracy alone: costs count in the verdict only"
     if made.optimize.space or made.optimize.variants:
         yield "`space` and `variants` are for `method: search`"
-
-
-def _is_free(made: Ready) -> bool:
-    (name,) = made.backends
-    return made.loaded.program.model(name).backend == "embedded"

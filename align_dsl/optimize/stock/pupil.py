@@ -49,19 +49,17 @@ class Examples:
 
 def pupil(made: Ready, memory: Memory, *, keeps_words: bool) -> Pupil:
     """The decider's module. Its questions are planned as those of the exam are."""
-    (name,) = made.backends
-    backend = made.backends[name]
-    model = made.loaded.program.model(name)
+    (backend,) = made.backends.values()
+    model = made.model
     who = f"{model.identity()} {backend.fingerprint()} {pipeline.prompts_version()}"
-    free = model.backend == "embedded"
     setting = Setting(
         decider=made.space.decider,
-        model=name,
+        model=model.name,
         attributes={a.name: a for a in made.loaded.program.attributes},
         backend=backend,
         seed=made.loaded.program.seed,
         plan=_plans(made, backend),
-        between=lambda adapter: Remembering(adapter, memory, who, free=free),
+        between=lambda adapter: Remembering(adapter, memory, who, free=made.is_free),
         worded=whole,
         keeps_words=keeps_words,
     )

@@ -13,33 +13,51 @@ from collections.abc import Mapping
 from typing import Any
 
 import dspy
-from dspy.lm15 import Config, Request, TextPart
-from dspy.lm15 import Message as LmMessage
 from pydantic import BaseModel
 
-from align_dsl.engine.adapter import NoAnswer
-from align_dsl.engine.prompt import sayable
-from align_dsl.optimize.stock.memory import FORMAT, Memory, asked
-from align_dsl.records.record import Answer
-from align_dsl.types import Failure, digest
+from align_dsl.engine.module import reads_words
+from align_dsl.errors import PlanError
+from align_dsl.optimize.author import Author, author_of
+from align_dsl.optimize.stock.memory import FORMAT, Memory
+from align_dsl.optimize.task import Ready
+from align_dsl.types import digest
 
 NOW = ("current_instruction", "basic_instruction", "instruction")  # where the old one stands
-TOKENS = 1024  # that a text may have, where the model's own limit is lower
 LONGEST = 24_000  # characters of one input; examples of a data set can be any number of pages
 
 
-class Writer(dspy.Adapter):
-    """Asks a model for text. A `mute` one writes nothing, and every instruction stays."""
+def rewords(made: Ready) -> bool:
+    """Whether instructions can matter: an embedded model reads none."""
+    (backend,) = made.backends.values()
+    return made.optimize.method != "bootstrap" and reads_words(backend.adapter)
 
-    def __init__(
-        self, memory: Memory, who: str, *, mute: bool = False, tokens: int = TOKENS
-    ) -> None:
+
+def writer_of(made: Ready, memory: Memory) -> Writer:
+    """Raises PlanError where nobody can write, or nobody would read it."""
+    if rewords(made):
+        return Writer(memory, author_of(made))
+    if made.optimize.method == "gepa":
+        raise PlanError(
+            f"error: `method: gepa` writes instructions, and `{made.model.name}` reads none\n"
+            "  = use `method: bootstrap` or `mipro`, or another model: --model NAME"
+        )
+    return Writer(memory, None)
+
+
+class Writer(dspy.Adapter):
+    """Asks a model for text. Without an author nothing is written, and every instruction stays."""
+
+    def __init__(self, memory: Memory, author: Author | None) -> None:
         super().__init__()
-        self.memory, self.who, self.mute, self.tokens = memory, who, mute, max(tokens, TOKENS)
+        self.memory, self.author = memory, author
         self.times: Counter[str] = Counter()
 
     def __deepcopy__(self, memo: object) -> Writer:
         return self
+
+    def close(self) -> None:
+        if self.author is not None:
+            self.author.close()
 
     def __call__(
         self,
@@ -50,37 +68,20 @@ class Writer(dspy.Adapter):
         inputs: dict[str, Any],
     ) -> list[dict[str, Any]]:
         now = next((str(inputs[name]) for name in NOW if inputs.get(name)), "")
-        text = "" if self.mute else self._written(lm, lm_kwargs, signature, inputs)
+        wished = {**getattr(lm, "kwargs", {}), **lm_kwargs}
+        text = self._written(self.author, wished, signature, inputs) if self.author else ""
         return [dict.fromkeys(signature.output_fields, text or now or "(nothing)")]
 
     def _written(
-        self, lm: Any, lm_kwargs: Mapping[str, Any], signature: Any, inputs: Mapping[str, Any]
+        self, author: Author, wished: Mapping[str, Any], signature: Any, inputs: Mapping[str, Any]
     ) -> str:
-        wished = {**getattr(lm, "kwargs", {}), **lm_kwargs}
         task, question = _task(signature), _question(signature, inputs)
         warmth = wished.get("temperature")
-        said = json.dumps([FORMAT, self.who, task, question, warmth, wished.get("rollout_id")])
+        said = json.dumps([FORMAT, author.who, task, question, warmth, wished.get("rollout_id")])
         # the same question again wants another answer, and the same one when all begins anew
         self.times[said] += 1
         key = digest(f"{said} {self.times[said]}")
-        request = Request(
-            model=lm.model,
-            system=task,
-            messages=(LmMessage(role="user", parts=(TextPart(text=question),)),),
-            config=Config(seed=int(key[:7], 16), temperature=warmth, max_tokens=self.tokens),
-        )
-
-        def ask() -> str:
-            response = lm.engine.complete(request)
-            if response.finish_reason == "length":
-                said = "the text was cut off at the token limit; raise `max_tokens`"
-                raise NoAnswer(Failure(status="truncated", message=said))
-            return sayable(response.message.text or "").strip()
-
-        def answered() -> Answer:
-            return asked(key, ask)[0]
-
-        answer = self.memory.answer(key, answered)
+        answer = self.memory.answer(key, lambda: author.text(key, task, question, warmth))
         return "" if answer.failure else str(answer.output)
 
 
