@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
+import math
+import os
 import re
+import shlex
 import subprocess
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from pydantic import BaseModel
 
 from align_dsl import errors, types
-from align_dsl.commands import COMMANDS
+from align_dsl.commands import COMMANDS, cli
 from align_dsl.language import schema, wording
 from align_dsl.pipeline import check
 from align_dsl.registry import ALGORITHMS, ALIGNERS
@@ -29,6 +35,7 @@ PATH = re.compile(r"`((?:align_dsl|docs|tests|programs|attributes|benchmarks|\.c
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[\w-]+)?\)")
 TO_WRITE = re.compile(r"^Write `(\S+)`[^\n]*\n\n```\w+\n(.*?)```", re.DOTALL | re.MULTILINE)
 EXAMPLE = re.compile(r"<!-- complete: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
+COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text()
 LANGUAGE = (ROOT / "docs" / "language.md").read_text()
 
 
@@ -41,6 +48,18 @@ def test_every_path_exists(page: Path) -> None:
     text = TO_WRITE.sub("", page.read_text())
     assert [p for p in PATH.findall(text) if not (ROOT / p).exists()] == []
     assert [p for p in LINK.findall(text) if not (page.parent / p).exists()] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Its headings, as links spell them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=plain)
+def test_every_link_to_a_heading_finds_it(page: Path) -> None:
+    for to, heading in re.findall(r"\]\(([^)#:]*)#([\w-]+)\)", page.read_text()):
+        assert heading in anchors(page.parent / to if to else page), (to, heading)
 
 
 def test_architecture_is_short_and_names_every_door() -> None:
@@ -178,6 +197,150 @@ def test_every_command_is_listed_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     listed = re.findall(r"^\| `align-dsl (\w+)", readme, re.MULTILINE)
     assert sorted(listed) == sorted(COMMANDS)
+
+
+# --- docs/commands.md
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^##+ {title}\n(.*?)(?=^## |^### |\Z)", COMMANDS_PAGE, re.M | re.S)
+    assert found, title
+    return found[1]
+
+
+def options_in(text: str) -> set[str]:
+    rows = re.findall(r"^\| (`-.*?) \|", text, re.MULTILINE)
+    return {o for row in rows for o in re.findall(r"`(--?[a-z][a-z-]*)", row)}
+
+
+def named(name: str) -> click.Command:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None, name
+    return command
+
+
+def parts(command: click.Command) -> list[click.Command]:
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return [command, *below]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_listed_with_its_command(name: str) -> None:
+    command = named(name)
+    text = section(name)
+    listed = options_in(text)
+    for shared in ("What changes a program", "The store"):
+        if f"(#{shared.lower().replace(' ', '-')})" in text:
+            listed |= options_in(section(shared))
+    options = [p for c in parts(command) for p in c.params if isinstance(p, click.Option)]
+    assert listed == {o for p in options for o in p.opts}
+    for one in parts(command)[1:]:
+        assert one.name == "ls" or f"`{name} {one.name} " in text
+    assert f"\nalign-dsl {name} " in text or f"\nalign-dsl {name}\n" in text
+
+
+def test_every_event_and_its_keys_are_listed() -> None:
+    text = section("JSON lines")
+    commands = ROOT / "align_dsl" / "commands"
+    for name in ("progress", "search", "stock"):
+        code = (commands / f"{name}.py").read_text()
+        for event, rest in re.findall(r'_say\(\s*"(\w+)",?(.*?)\n\n', code, re.DOTALL):
+            assert f"| `{event}` |" in text
+            keys = re.findall(r'^\s+(\w+)=|^\s+"(\w+)":|\b(\w+)=', rest, re.MULTILINE)
+            for key in (k for found in keys for k in found if k):
+                assert f"`{key}`" in text, (name, event, key)
+
+
+def command_lines() -> list[str]:
+    block = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    blocks = (b for page in PAGES for b in block.findall(page.read_text()))
+    lines = (line.removeprefix("$ ") for block in blocks for line in block.splitlines())
+    return sorted({line for line in lines if line.startswith("align-dsl ")})
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_command_line_that_is_shown_is_understood(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    command = named(words.pop(0))
+    if isinstance(command, click.Group) and words:
+        command = command.commands[words.pop(0)]
+    command.make_context(command.name, words)  # raises where an option or argument is wrong
+
+
+# --- what ships, as docs/language.md has it
+
+
+def rows_of(header: str) -> list[list[str]]:
+    body = LANGUAGE.split(f"| {header} |")[1].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in body]
+
+
+def test_every_shipped_decider_is_listed_with_its_parameters() -> None:
+    from align_dsl.language.source import read_source
+
+    files = {p.stem: p for p in (ROOT / "align_dsl" / "deciders").glob("*.yaml")}
+    rows = {row[0].strip("`"): row for row in rows_of("decider")}
+    assert rows.keys() == files.keys()
+    for name, path in files.items():
+        said = dict(re.findall(r"`(\w+)` (\w+)", rows[name][1]))
+        params = read_source(path, path.name).data.get("params", {})
+        plain = {k: v["default"] if isinstance(v, dict) else v for k, v in params.items()}
+        assert said == {k: str(v) for k, v in plain.items()}
+
+
+def test_calls_of_the_shipped_deciders_are_as_listed() -> None:
+    from align_dsl.pipeline import Changes, load, open_backends, plan_run
+
+    letters = {"A": 2, "S": 3, "P": 2, "N": 4}
+    settings = {"samples": 3, "positive": 2, "negative": 4}
+    sets = ["model=small", "models={small: {use: openai/x, endpoint: 'http://localhost:1/v1'}}"]
+    sets.append("targets={values: {fairness: high, protocol_focus: low}}")
+    rows = {row[0].strip("`"): row for row in rows_of("decider")}
+    for name, row in rows.items():
+        some = {k: v for k, v in settings.items() if f"`{k}`" in row[1]}
+        written = json.dumps({"it": {"use": name, "with": some}})
+        loaded = load(ROOT / "programs" / "mta.yaml", Changes(sets=(*sets, f"deciders={written}")))
+        both = {"fairness", "protocol_focus"}
+        case = next(c for c in loaded.cases if both <= c.attributes())
+        planned = plan_run(replace(loaded, cases=(case,)), open_backends(loaded.program))
+        letters["C"] = len(case.scenario.choices)
+        factors = [letters[f] if f in letters else int(f) for f in re.split(r" [x+] ", row[2])]
+        expected = sum(factors) if "+" in row[2] else math.prod(factors)
+        assert planned.asked == expected, name
+
+
+def test_every_shipped_attribute_set_is_listed() -> None:
+    from align_dsl.language.source import read_source
+
+    rows = {row[0].strip("`"): row for row in rows_of("attribute set")}
+    files = {p.stem: p for p in (ROOT / "attributes").glob("*.yaml")}
+    assert rows.keys() == files.keys()
+    for name, path in files.items():
+        known = read_source(path, path.name).data["attributes"]
+        said = re.findall(r"`(\w+)`", rows[name][1])
+        assert said == list(known) or (str(len(known)) in rows[name][1] and set(said) <= {*known})
+        (scale,) = {f"{one['scale']['low']} to {one['scale']['high']}" for one in known.values()}
+        assert scale == rows[name][2]
+
+
+# --- what editors read
+
+
+@pytest.mark.parametrize("kind", sorted(schema.KINDS))
+def test_the_schemas_that_our_files_name_are_up_to_date(kind: str) -> None:
+    path = ROOT / ".schema" / f"{kind}.schema.json"
+    text = json.dumps(schema.json_schema(kind), indent=2, ensure_ascii=False) + "\n"
+    if os.environ.get("UPDATE_EXPECT"):
+        path.write_text(text)
+    assert path.read_text() == text, "align-dsl schema --write .schema"
+
+
+@pytest.mark.parametrize("folder", ["programs", "attributes"])
+def test_every_file_names_a_schema_that_is_there(folder: str) -> None:
+    for path in (ROOT / folder).glob("*.yaml"):
+        named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", path.read_text())
+        assert named
+        assert (path.parent / named[1]).is_file()
 
 
 def test_nothing_of_the_machine_it_was_written_on_is_kept() -> None:

@@ -26,7 +26,7 @@ from align_dsl.servers.likelihood import mask
 from align_dsl.servers.line import Line
 from align_dsl.servers.report import Finding, Report
 from align_dsl.servers.server import identify, places
-from align_dsl.servers.subject import ENDPOINTS, BadEndpoint, checked, subject_of
+from align_dsl.servers.subject import BadEndpoint, checked, subject_of
 from align_dsl.servers.throughput import probe_throughput
 from tests.servers.fake_ollama import Answer, FakeOllama, Installed, served
 from tests.servers.real import Real, served_by
@@ -387,12 +387,6 @@ def test_what_is_no_endpoint(endpoint: str) -> None:
 
 
 # --- small parts
-
-
-def test_default_endpoints_are_those_of_the_engine() -> None:
-    from align_dsl.engine import lm
-
-    assert ENDPOINTS == lm.DEFAULT_ENDPOINTS
 
 
 @pytest.mark.parametrize(

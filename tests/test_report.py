@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from align_dsl.commands.report import command
-from align_dsl.errors import StoreError
+from align_dsl.errors import PlanError, StoreError
 from align_dsl.records.compare import column, compare_two
 from align_dsl.records.judge import judge
 from align_dsl.records.record import Cost, Judgement, Recorded, RunRecord
@@ -386,7 +386,7 @@ def test_command_writes_the_run_s_page(
 
 
 def test_command_names_what_is_not_there(store: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no run `other`"):
+    with pytest.raises(PlanError, match="no run `other`"):
         CliRunner().invoke(command, ["other", "--store", str(store)], catch_exceptions=False)
     none = ["last", "--store", str(tmp_path / "none.db")]
     with pytest.raises(StoreError, match="there is no store"):

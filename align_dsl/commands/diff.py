@@ -81,8 +81,8 @@ def prompts(one: Loaded, two: Loaded, scenario: str | None) -> Iterator[str]:
     if wanted is None:
         return
     a, b = _prompts(one, wanted), _prompts(two, wanted)
-    for at in a.keys() & b.keys() if len(a) else ():
-        if a[at] != b[at]:
+    for at in a:
+        if at in b and a[at] != b[at]:
             yield f"\n=== {visible(at)}, scenario {visible(wanted)}"
             yield from _painted(a[at], b[at])
 

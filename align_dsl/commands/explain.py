@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from align_dsl.commands.optimize import METHODS
 from align_dsl.commands.program import changes_options
 from align_dsl.commands.store import store_option
 from align_dsl.errors import PlanError, nearest, visible
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 @click.option("--only", multiple=True, metavar="DECIDER", help="This decider only; repeatable.")
 @click.option("--limit", type=click.IntRange(min=1), help="Plan for the first N cases only.")
 @click.option("--optimize", is_flag=True, help="The space, the splits and the cost of optimizing.")
+@click.option("--decider", metavar="NAME", help="With --optimize: of this decider.")
+@click.option("--method", type=click.Choice(METHODS), help="With --optimize: by this method.")
 @changes_options
 @store_option
 def command(
     program: Path,
     optimize: bool,
+    decider: str | None,
+    method: str | None,
     prompts: bool,
     scenario: str | None,
     only: tuple[str, ...],
@@ -49,8 +54,14 @@ def command(
     if optimize:
         from align_dsl.commands.optimize import explain
 
-        explain(program_file(program), changes, store)
+        given = {"--only": only, "--limit": limit, "--prompts": prompts, "--scenario": scenario}
+        if unheeded := [name for name, value in given.items() if value]:
+            said = f"--optimize is of one decider and of all cases: leave {unheeded[0]} away"
+            raise click.UsageError(f"{said}; --decider NAME names the decider")
+        explain(program_file(program), changes, store, decider=decider, method=method)
         return
+    if decider or method:
+        raise click.UsageError("--decider and --method go with --optimize; here it is --only NAME")
     from align_dsl.language.render import render_program
 
     loaded = load(program_file(program), changes)
@@ -88,13 +99,12 @@ def _print_bill(planned: Plan, loaded: Loaded, store: Path) -> None:
             known = set(opened.known(planned.model_jobs))
     click.echo(f"plan: {planned}; {len(known):,} known already")
     for line in bill(planned, known, loaded.pool):
-        new = line.jobs - line.known
         local = line.model.backend == "embedded"
         priced = (
             "no calls: embedded"
             if local
             else (
-                f"{new:,} calls, about {line.prompt_tokens:,} prompt and "
+                f"{line.calls:,} calls, about {line.prompt_tokens:,} prompt and "
                 f"{line.completion_tokens:,} completion tokens if none were known"
             )
         )

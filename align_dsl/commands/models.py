@@ -117,9 +117,9 @@ def _size(size: int | None) -> str:
 
 
 def _pull(name: str, named: tuple[str, ...], secret: str, as_json: bool) -> None:
+    from align_dsl.engine.quirks import ENDPOINTS
     from align_dsl.servers.pull import pull
     from align_dsl.servers.server import places
-    from align_dsl.servers.subject import ENDPOINTS
 
     if len(named) > 1:
         raise click.UsageError("--pull fetches to one Ollama: name one --endpoint")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +15,25 @@ from align_dsl.commands.program import changes_options
 from align_dsl.commands.run import _interruptible
 from align_dsl.commands.stock import watcher_of
 from align_dsl.commands.store import store_option
+from align_dsl.engine.budget import LIMITS, Budget, parse
 from align_dsl.errors import visible
 
 if TYPE_CHECKING:
-    from align_dsl.optimize.task import Task
+    from align_dsl.optimize.space import Config
+    from align_dsl.optimize.task import Ready, Task
     from align_dsl.pipeline import Changes
 
 SAMPLES = 12  # configurations that are drawn to see what a trial may cost
-LIMITS = ("calls", "tokens", "seconds", "trials")
 METHODS = ("search", "bootstrap", "mipro", "gepa")
 
 
-def _budget(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for one in (part for text in given for part in text.split(",")):
-        name, equals, number = one.partition("=")
-        if name not in LIMITS or not equals or not number.isdigit():
-            said = f"write {'=N, '.join(LIMITS)}=N, for instance calls=500,seconds=3600"
-            raise click.BadParameter(said)
-        found[name] = float(number)
+def _budget(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for one in given:
+        try:
+            found |= parse(one, (*LIMITS, "trials"))
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
     return found
 
 
@@ -52,6 +53,7 @@ def _budget(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) 
     "--pick", type=int, metavar="N", help="Judge and write trial N, whatever comes of it."
 )
 @click.option("--require-improvement", is_flag=True, help="Exit 10 unless the winner is better.")
+@click.option("--retry-failed", is_flag=True, help="Try again what had answers that failed.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, and nothing else.")
 @changes_options
 @store_option
@@ -90,6 +92,8 @@ def _task(program: Path, store: Path, changes: Changes, options: dict[str, Any])
     from align_dsl.optimize.task import Task
     from align_dsl.pipeline import program_file
 
+    budget = dict(options.get("budget") or {})
+    trials = budget.pop("trials", None)
     return Task(
         program=program_file(program),
         changes=changes,
@@ -97,74 +101,106 @@ def _task(program: Path, store: Path, changes: Changes, options: dict[str, Any])
         method=options.get("method"),
         store=store,
         storage=options.get("storage"),
-        trials=options.get("trials"),
+        trials=options.get("trials") or trials,
         sampler=options.get("sampler"),
-        budget=options.get("budget") or {},
+        budget=Budget(**budget),
         workers=options.get("workers") or 1,
+        retry_failed=bool(options.get("retry_failed")),
     )
 
 
-def explain(program: Path, changes: Changes, store: Path) -> None:
+def explain(program: Path, changes: Changes, store: Path, **options: Any) -> None:
     """What `align-dsl explain --optimize` prints: the space, the splits and the cost."""
-    import random
-
-    from align_dsl.optimize.propose import every
-    from align_dsl.optimize.row import shown
-    from align_dsl.optimize.search import BATCH
-    from align_dsl.optimize.task import price, ready
-    from align_dsl.optimize.verdict import looks
+    from align_dsl.optimize.task import ready
     from align_dsl.records.store import Store
 
-    task = _task(program, store, changes, {})
+    task = _task(program, store, changes, options)
     with Store.open(store if store.exists() else Path(":memory:")) as opened:
         made = ready(task, opened)
         try:
-            space, train, test = made.space, made.train, made.test
-            click.echo(f"optimize {space.decider.name} on {visible(next(iter(made.backends)))}")
-            if not made.searches:
-                from align_dsl.optimize.stock.price import doubts as of_dspy
-                from align_dsl.optimize.stock.price import told
-
-                for line in told(made):
-                    click.echo(visible(line))
-                for warning in (*made.warnings, *of_dspy(made)):
-                    click.echo(_painted(f"warning: {warning}"))
-                return
-            from align_dsl.optimize.reword import expected
-            from align_dsl.optimize.reword import told as of_wordings
-
-            made = expected(made)
-            space, train, test = made.space, made.train, made.test
-            for d in space.dimensions:
-                click.echo(visible(f"  {d.name} = {shown(d.default)}    tries {d}"))
-            distinct = every(space) if space.size is not None and space.size <= 20_000 else None
-            for line in of_wordings(made):
+            click.echo(f"optimize {made.space.decider.name} on {visible(made.model.name)}")
+            lines = _of_search if made.searches else _of_dspy
+            for line in lines(made, store):
                 click.echo(visible(line))
-            n = f"{len(distinct):,}" if distinct is not None else "endlessly many"
-            click.echo(f"  {n} configurations, {made.optimize.trials:,} trials, {made.sampler}")
-            click.echo(f"  in batches of {BATCH}, seed {made.optimize.seed}")
-            if made.aims.several:
-                click.echo(f"  {weighed(made.aims)}")
-            for name, most in made.aims.at_most.items():
-                click.echo(f"  a decision may need {most:,g} {name} on average")
-            for name, exam in (("train", train), ("test", test)):
-                cases = sum(len(b) for b in exam.blocks)
-                said = f"{name}: {cases:,} cases, {len(exam.asked):,} questions"
-                said += f", {len(exam.blocks)} blocks" if exam is train else ", never in a trial"
-                click.echo(said)
-            before = len(looks(store.parent / "looks.jsonl", made.split))
-            click.echo(f"  split {made.split}, looked at {before} times so far")
-            options = list((distinct or {}).values())
-            drawn = random.Random(0).sample(options, min(SAMPLES, len(options)))
-            cost = price(made, drawn)
-            trials = min(made.optimize.trials, len(options) or made.optimize.trials)
-            click.echo(
-                f"cost: {cost.least:,} to {cost.most:,} jobs a trial ({cost.default:,} for the"
-                f" default), so {trials * cost.most:,} at most; the verdict {cost.verdict:,}"
-            )
-            if next(iter(made.loaded.program.models)).backend == "embedded":
-                click.echo("  no calls: embedded")
-            for warning in (*made.warnings, *doubts(made)):
+            for warning in (*made.warnings, *_doubts(made)):
                 click.echo(_painted(f"warning: {warning}"))
         finally:
             made.close()
+
+
+def _of_dspy(made: Ready, store: Path) -> Iterator[str]:
+    from align_dsl.optimize.stock.price import told
+
+    return told(made)
+
+
+def _doubts(made: Ready) -> Iterable[str]:
+    from align_dsl.optimize.stock.price import doubts as of_dspy
+
+    return doubts(made) if made.searches else of_dspy(made)
+
+
+def _of_search(made: Ready, store: Path) -> Iterator[str]:
+    from align_dsl.optimize.looks import cases_of, looks
+    from align_dsl.optimize.reword import expected, told
+    from align_dsl.optimize.row import shown
+    from align_dsl.optimize.search import BATCH
+    from align_dsl.optimize.untried import LISTED, every
+
+    wordings = list(told(made))
+    made = expected(made)
+    space = made.space
+    for d in space.dimensions:
+        yield f"  {d.name} = {shown(d.default)}    tries {d}"
+    yield from wordings
+    is_listed = space.size is not None and space.size <= LISTED
+    distinct = list(every(space).values()) if is_listed else None
+    n = f"up to {space.size:,}" if space.size is not None else "endlessly many"
+    n = n if distinct is None else f"{len(distinct):,}"
+    yield f"  {n} configurations, {made.trials:,} trials, {made.sampler}"
+    yield f"  in batches of {BATCH}, seed {made.optimize.seed}"
+    if made.aims.several:
+        yield f"  {weighed(made.aims)}"
+    for name, most in made.aims.at_most.items():
+        yield f"  a decision may need {most:,g} {name} on average"
+    for name, exam in (("train", made.train), ("test", made.test)):
+        cases = sum(len(b) for b in exam.blocks)
+        said = f"{name}: {cases:,} cases, {len(exam.asked):,} questions"
+        yield said + (f", {len(exam.blocks)} blocks" if name == "train" else ", never in a trial")
+    before = len(looks(store.parent / "looks.jsonl", made.split, cases_of(made)))
+    yield f"  split {made.split}, looked at {before} times so far"
+    yield _cost(made, distinct)
+
+
+def _cost(made: Ready, distinct: Sequence[Config] | None) -> str:
+    """What the search may cost, as far as a few configurations drawn from the space can tell."""
+    from align_dsl.optimize.task import price
+
+    if made.is_free:
+        return "cost: no calls: embedded"
+    cost = price(made, _drawn(made, distinct))
+    trials = made.trials
+    if distinct is not None:
+        trials = min(trials, len(distinct))
+    return (
+        f"cost: about {cost.least:,} to {cost.most:,} calls a trial ({cost.default:,} for the"
+        f" default), so about {trials * cost.typical:,.0f} for {trials:,} trials, and"
+        f" {cost.verdict:,} for the verdict; what is known is not asked again"
+    )
+
+
+def _drawn(made: Ready, distinct: Sequence[Config] | None) -> list[Config]:
+    import random
+
+    from align_dsl.optimize.space import written
+    from align_dsl.optimize.untried import any_left
+
+    dice = random.Random(0)
+    if distinct is not None:
+        return dice.sample(list(distinct), min(SAMPLES, len(distinct)))
+    drawn: dict[str, Config] = {}
+    for _ in range(SAMPLES):
+        one = any_left(made.space, drawn, dice, lambda config: {})
+        if one is not None:
+            drawn[written(one)] = one
+    return list(drawn.values())

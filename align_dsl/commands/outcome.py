@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def doubts(made: Ready) -> list[str]:
     """What costs and limits cannot do here, said before anything is spent."""
     from align_dsl.optimize.aims import costs, planned
-    from align_dsl.optimize.propose import HEEDS, plain_name
     from align_dsl.optimize.reword import doubts as of_wordings
+    from align_dsl.optimize.sampler import HEEDS, plain_name
 
     aims, found = made.aims, list(of_wordings(made))
     if made.aims.weighed or aims.at_most:
-        if made.loaded.program.model(next(iter(made.backends))).backend == "embedded":
+        if made.is_free:
             found.append("embedded makes no calls and takes no tokens: all costs are 0")
         if aims.at_most and plain_name(made.sampler) not in HEEDS:
             said = f"the sampler {made.sampler} knows nothing of limits, and does not avoid what"
@@ -123,6 +123,12 @@ def judged(verdict: Verdict, aims: Aims) -> Iterator[str]:
     )
     if verdict.draws > 1:
         yield f"       accuracies are means over {verdict.draws} draws of random exemplars"
+    if any(verdict.failed):
+        before, after = verdict.failed
+        yield (
+            f"       {before:,} questions failed with the default, {after:,} with the winner;"
+            " they count as wrong"
+        )
     if verdict.looks > 1:
         yield (
             f"       look {verdict.looks} at these test cases, so surer than usual: "
@@ -131,8 +137,8 @@ def judged(verdict: Verdict, aims: Aims) -> Iterator[str]:
     if aims.several or aims.at_most:
         said = []
         for name in ("calls", "tokens"):
-            before, after = verdict.each(name)
-            said.append(f"{number(name, before)} -> {cost(name, after)}")
+            was, needs = verdict.each(name)
+            said.append(f"{number(name, was)} -> {cost(name, needs)}")
         yield f"cost:  {', '.join(said)} a decision"
 
 

@@ -10,7 +10,7 @@ import click
 from align_dsl.commands.export import _pages, _write
 from align_dsl.commands.runs import model_titles, open_existing
 from align_dsl.commands.store import store_option
-from align_dsl.errors import StoreError, visible
+from align_dsl.errors import PlanError, StoreError, visible
 
 
 @click.command
@@ -33,7 +33,7 @@ def command(run: str, output: Path | None, store: Path) -> None:
     with open_existing(store) as opened:
         try:
             recorded = opened.load(run, judgements=False)
-        except StoreError:
+        except (PlanError, StoreError):
             if name := _study(run, store):
                 said = f"`{visible(run)}` is a study; its page: align-dsl studies show {name}"
                 raise StoreError(f"{said} --html FILE") from None

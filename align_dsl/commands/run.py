@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import click
 from align_dsl.commands import _painted
 from align_dsl.commands.program import changes_options
 from align_dsl.commands.store import store_option
+from align_dsl.engine.budget import UNBOUNDED, Budget
 from align_dsl.errors import BudgetError, render
 
 if TYPE_CHECKING:
@@ -22,14 +24,11 @@ if TYPE_CHECKING:
     from align_dsl.pipeline import Changes, Outcome
 
 
-def _budget(ctx: click.Context, param: click.Parameter, written: str | None) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for one in written.split(",") if written is not None else ():
-        name, _, number = one.rpartition("=")
-        if name not in ("calls", "tokens", "") or not number.isdigit():
-            raise click.BadParameter("write calls=N, tokens=N or both, for instance calls=500")
-        found[name or "calls"] = int(number)
-    return found
+def _budget(ctx: click.Context, param: click.Parameter, written: str | None) -> Budget:
+    try:
+        return UNBOUNDED if written is None else Budget.parse(written)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command
@@ -37,7 +36,7 @@ def _budget(ctx: click.Context, param: click.Parameter, written: str | None) -> 
 @click.option("--only", multiple=True, metavar="DECIDER", help="Run this decider only; repeatable.")
 @click.option("--limit", type=click.IntRange(min=1), help="Decide the first N cases only.")
 @click.option(
-    "--budget", callback=_budget, metavar="calls=N,tokens=N", help="Ask no more once this is spent."
+    "--budget", callback=_budget, metavar="WHAT=N,...", help="calls, tokens, seconds: no more."
 )
 @click.option("--max-failures", type=click.IntRange(min=0), help="Exit 3 when more decisions fail.")
 @click.option("--retry-failed", is_flag=True, help="Ask again what failed before.")
@@ -67,8 +66,7 @@ def command(program: Path, store: Path, as_json: bool, changes: Changes, **optio
             loaded,
             opened,
             selection,
-            budget=options["budget"].get("calls"),
-            tokens=options["budget"].get("tokens"),
+            budget=options["budget"],
             retry_failed=options["retry_failed"],
             progress=watcher,
             stop=stop,
@@ -103,10 +101,12 @@ def _interruptible(stop: Stop) -> Iterator[None]:
 
 
 def _resume() -> str:
-    return " ".join(["align-dsl", *sys.argv[1:]])
+    return shlex.join(["align-dsl", *sys.argv[1:]])
 
 
 def _leave(outcome: Outcome, stop: Stop, max_failures: int | None) -> None:
+    if outcome.gone is not None:
+        raise outcome.gone
     if stop.reason:
         click.echo(f"all answers so far are saved; to go on: {_resume()}", err=True)
         if stop.reason == "budget":

@@ -56,7 +56,7 @@ class Watcher:
             click.echo(_painted(render(made.loaded.warnings, texts)) + "\n", err=True)
         for warning in (*made.warnings, *doubts(made)):
             click.echo(_painted(f"warning: {warning}"), err=True)
-        self.trials = made.task.trials or int(made.task.budget.get("trials", made.optimize.trials))
+        self.trials = made.trials
         done = study.done()
         self.first = len(done)
         said = f"study {study.name}: {self.trials:,} trials"
@@ -109,7 +109,7 @@ class Watcher:
             "over the limits": sum(not d.is_allowed for d in done),
         }
         parts += [f"{n:,} {what}" for what, n in counts.items() if n]
-        paid, most = sum(d.sat.spent.paid for d in done), made.task.budget.get("calls")
+        paid, most = sum(d.sat.spent.paid for d in done), made.task.budget.calls
         parts.append(f"{paid:,} calls" if most is None else f"{paid:,} of {most:,.0f} calls")
         return "  ".join(parts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from align_dsl.commands.store import store_option
 from align_dsl.errors import StoreError, visible
 
 if TYPE_CHECKING:
+    from align_dsl.optimize.looked import Looked
     from align_dsl.optimize.study import Done
 
 storage_option = click.option(
@@ -40,41 +41,38 @@ def command(ctx: click.Context, store: Path, storage: str | None) -> None:
 @storage_option
 def list_studies(store: Path, storage: str | None) -> None:
     """Every study, the newest first."""
-    from align_dsl.optimize.study import Study, studies
+    from align_dsl.optimize.looked import read
 
     where: Path | str = storage or store.parent / "study.log"
-    known = studies(where)
+    known = read(where)
     if not known:
         click.echo(f"nothing has been optimized here: no {visible(str(where))}", err=True)
         return
-    table = _table("study", "decider", "model", "date (UTC)", ">trials", "train, %", "verdict")
-    for name, facts in sorted(known, key=lambda s: str(s[1].get("created", "")), reverse=True):
-        with Study(where, name) as study:
-            done = study.done()
-        whole = [d for d in done if d.score is not None and not d.pruned]
-        scores = [d.score or 0.0 for d in whole[:1]] + [
-            d.score or 0.0 for d in whole if d.is_allowed
-        ]
-        train = f"{scores[0] * 100:.0f} to {max(scores) * 100:.0f}" if scores else ""
+    table = _table("study", "decider", "model", "date (UTC)", ">tried", "train, %", "verdict")
+    for one in sorted(known, key=lambda s: str(s.facts.get("created", "")), reverse=True):
+        facts = one.facts
         _add(
             table,
-            name,
+            one.name,
             str(facts.get("decider", "")),
             str(facts.get("model", "")),
             str(facts.get("created", ""))[:16].replace("T", " "),
-            f"{len(done):,}",
-            train,
+            f"{one.tried:,}" if one.found or not one.by_dspy else "",
+            f"{one.train[0] * 100:.0f} to {one.train[1] * 100:.0f}" if one.train else "",
             _verdict(facts),
         )
     console().print(table)
 
 
-def _verdict(facts: dict[str, Any]) -> str:
+def _verdict(facts: Mapping[str, Any]) -> str:
     from align_dsl.optimize.verdict import noted
 
     verdict = noted(facts)
     if verdict is None:
-        return "" if "chosen" not in facts else "not better"
+        if "chosen" not in facts:
+            return ""
+        # of the file's own settings there is nothing to judge
+        return "not better" if facts["chosen"] == facts.get("default") else "no verdict yet"
     value, low, high = (100 * x for x in verdict.gain)
     word = "better" if verdict.is_better else "not better"
     return f"{word}: {value:+.0f} [{low:+.0f}, {high:+.0f}]"
@@ -95,23 +93,24 @@ def show(study: str, all_trials: bool, html: Path | None, store: Path, storage: 
     """One study: what each value of each setting does, and the best for what they cost."""
     from align_dsl.optimize.aims import aims_noted
     from align_dsl.optimize.effects import front
-    from align_dsl.optimize.study import Study, find
-    from align_dsl.optimize.verdict import looks, noted
+    from align_dsl.optimize.looked import read
+    from align_dsl.optimize.looks import looks
+    from align_dsl.optimize.study import find
+    from align_dsl.optimize.verdict import noted
 
     where: Path | str = storage or store.parent / "study.log"
     if isinstance(where, Path) and not where.exists():
         raise StoreError(f"nothing has been optimized here: no {visible(str(where))}")
-    with Study(where, find(where, study)) as one:
-        facts, done = one.facts(), one.done()
-        paid = one.paid()
+    (one,) = read(where, find(where, study))
+    facts, done = one.facts, one.done
     if html is not None:
         from align_dsl.optimize.page import page
 
         looked = len(looks(store.parent / "looks.jsonl", str(facts.get("test", ""))))
-        _write(html, [page(one.name, facts, done, paid, looked)])
+        _write(html, [page(one.name, facts, done, one.paid, looked)])
         click.echo(f"written: {visible(str(html))}", err=True)
         return
-    _print_facts(one.name, facts, done, paid)
+    _print_facts(one)
     if not any(d.score is not None and not d.pruned for d in done):
         return
     _print_effects(done, facts)
@@ -128,16 +127,14 @@ def show(study: str, all_trials: bool, html: Path | None, store: Path, storage: 
         print_trials(done, facts, chosen)
 
 
-def _print_facts(
-    name: str, facts: dict[str, Any], done: Sequence[Done], paid: tuple[int, int]
-) -> None:
+def _print_facts(one: Looked) -> None:
+    facts, done, paid = one.facts, one.done, one.paid
     whole = [d for d in done if d.score is not None and not d.pruned]
     dear = sum(not d.is_allowed for d in done)
     failed = sum(d.score is None and d.is_allowed for d in done)
-    seconds = sum(d.seconds for d in done)
     limits = ", ".join(f"{v:,g} {k}" for k, v in facts.get("at_most", {}).items())
     said = {
-        "study": name,
+        "study": one.name,
         "program": f"{facts.get('program', '')} ({facts.get('source', '')})",
         "decider": f"{facts.get('decider', '')} on {facts.get('model', '')}",
         "date": str(facts.get("created", "")),
@@ -147,21 +144,52 @@ def _print_facts(
             f"{len(texts)} of {name} by a model" for name, texts in _wordings(facts).items()
         ),
         "at most": f"{limits} a decision" if limits else "",
-        "trials": f"{len(done):,}: {len(whole):,} whole, {sum(d.pruned for d in done):,} pruned, "
-        f"{failed:,} failed" + (f"; {dear:,} over the limits" if limits else ""),
-        "paid": f"{paid[0]:,} calls, {paid[1]:,} tokens, {seconds:,.0f} s",
-        "verdict": _verdict(facts),
     }
+    if one.by_dspy:
+        said |= {"tried": _candidates(one), "found": _found(facts)}
+        said["paid"] = f"{paid[0]:,} calls, {paid[1]:,} tokens"
+    else:
+        said["trials"] = (
+            f"{len(done):,}: {len(whole):,} whole, {sum(d.pruned for d in done):,} pruned, "
+            f"{failed:,} failed" + (f"; {dear:,} over the limits" if limits else "")
+        )
+        seconds = sum(d.seconds for d in done)
+        said["paid"] = f"{paid[0]:,} calls, {paid[1]:,} tokens, {seconds:,.0f} s"
+    said["verdict"] = _verdict(facts)
     for key, value in said.items():
         if value:
             click.echo(f"{key:<9}{visible(value)}")
 
 
-def _wordings(facts: dict[str, Any]) -> dict[str, list[str]]:
+def _candidates(one: Looked) -> str:
+    """What an optimizer of DSPy has tried, as far as it tells."""
+    if not one.found:
+        return f"{one.by_dspy} has not come to its end yet"
+    said = f"{one.tried:,} candidates by {one.by_dspy}"
+    if one.train is None:
+        return said
+    before, after = one.train
+    return f"{said}; train {before:.3f} -> {after:.3f} on DSPy's part of it"
+
+
+def _found(facts: Mapping[str, Any]) -> str:
+    from align_dsl.optimize.row import shown
+
+    chosen = facts.get("chosen")
+    if not isinstance(chosen, Mapping):
+        return ""
+    said = {
+        k: f"{len(v)} worked examples" if isinstance(v, list) else shown(v)
+        for k, v in chosen.items()
+    }
+    return ", ".join(f"{k}: {v}" for k, v in said.items()) or "nothing but the decider as it was"
+
+
+def _wordings(facts: Mapping[str, Any]) -> dict[str, list[str]]:
     return dict(facts.get("wordings", {}))
 
 
-def _print_effects(done: Sequence[Done], facts: dict[str, Any]) -> None:
+def _print_effects(done: Sequence[Done], facts: Mapping[str, Any]) -> None:
     from align_dsl.optimize.effects import effects
 
     table = _table("setting", "value", ">trials", ">effect, points", "95 % interval")

@@ -179,6 +179,9 @@ class Propose(Value):
     count: int = 6
 
 
+TOLERATED = 0.05  # accuracy that may be lost for a lower cost, where the file says nothing
+
+
 class Optimize(Value):
     decider: str
     method: Literal["search", "bootstrap", "mipro", "gepa"] = "search"
@@ -187,11 +190,18 @@ class Optimize(Value):
     propose: Propose | None = None
     objectives: tuple[Literal["accuracy", "calls", "tokens"], ...] = ("accuracy",)
     at_most: dict[Literal["calls", "tokens"], float] = Field(default_factory=dict)
+    tolerance: float = TOLERATED
     sampler: str = "tpe"
     trials: int = 60
     cases: Part = "train"
     accept: Part = "test"
     seed: int = 0
+
+    @model_serializer(mode="wrap")
+    def _as_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a usual tolerance: so that digests stay as they were before there was one."""
+        said: dict[str, Any] = dump(self)
+        return {k: v for k, v in said.items() if k != "tolerance" or v != TOLERATED}
 
 
 class Program(Value):

@@ -62,7 +62,7 @@ def _data(program: Program) -> Iterator[str]:
     if data.exemplars:
         yield f"  exemplars from: {data.exemplars.format}, {visible(data.exemplars.path)}"
     else:
-        where = "the train cases" if data.split and data.cases == "test" else "these cases"
+        where = "these cases" if data.cases == "all" else "the train cases"
         yield f"  exemplars from: {where}, never the one being decided nor one with its text"
 
 

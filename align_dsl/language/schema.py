@@ -304,6 +304,9 @@ class OptimizeDeclaration(Declaration):
     at_most: dict[Literal["calls", "tokens"], Annotated[float, Field(gt=0)]] = Field(
         {}, description="what a decision may cost on average"
     )
+    tolerance: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.05, description="accuracy that may be lost for a lower cost; 0.05 is 5 points"
+    )
     sampler: Text = Field("tpe", description="tpe, random, or another sampler of Optuna")
     trials: Annotated[int, Field(ge=1, le=100_000)] = 60
     cases: Part = Field("train", description="the cases that trials see")

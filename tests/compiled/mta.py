@@ -1,5 +1,5 @@
 # ruff: noqa: N801  (steps are named as in YAML)
-"""Medical triage, six attributes, high and low, five ways of deciding.
+"""Triage dilemmas in the manner of MTA, written by a language model; six attributes, five deciders.
 
 Compiled from programs/mta.yaml by align-dsl. Each decider is a dspy.Module:
 
@@ -17,7 +17,7 @@ It imports dspy, and of align_dsl:
     datasets                the files that exemplars are read from
     engine.adapter          what a model is sent, and how its answer is read
     engine.decide           which choice has the most weight, and how a tie is broken
-    engine.plan             the orders in which choices are shown
+    engine.shown            the orders in which choices are shown
     engine.split            which cases are exemplars
     language.library        where the programs lie that align-dsl ships
     language.program        Model and Split, as a program says them
@@ -46,7 +46,7 @@ from align_dsl.aligners.uniform import uniform
 from align_dsl.backends import Backend, open_backend
 from align_dsl.engine.adapter import NoAnswer, TypedAdapter
 from align_dsl.engine.decide import draw, heaviest, translated
-from align_dsl.engine.plan import Shown, ways
+from align_dsl.engine.shown import Shown, ways
 from align_dsl.engine.split import part
 from align_dsl.language.library import shipped_folder
 from align_dsl.language.program import Model, Split
@@ -72,7 +72,7 @@ from align_dsl.types import (
 )
 
 PROGRAM = "programs/mta.yaml"
-DIGEST = "3106da20beb9de515580becb"  # of what it said when this was written
+DIGEST = "537d29e78945e025d5ac7dfc"  # of what it said when this was written
 SEED = 0
 DATA = ("jsonl", "data/triage.jsonl")  # the exemplars: format, and path
 SPLIT: Split | None = None
