@@ -20,6 +20,7 @@ from align_dsl.algorithms.rate_alone import rate_alone
 from align_dsl.algorithms.rate_together import rate_together
 from align_dsl.engine.adapter import TRAIL, Said, Trail, TypedAdapter
 from align_dsl.engine.prompt import Message, Shape, answer, parse, schema, tokens
+from align_dsl.engine.prompt import written as numbers
 from align_dsl.language.wording import letter
 from align_dsl.types import Attribute, Choice, Exemplar, Scale, Scenario, Target
 from tests.servers.recorder import lowest
@@ -299,8 +300,9 @@ def test_answers_find_their_way_back(texts: tuple[str, ...]) -> None:
     [
         (Scale(), "integer", 7, 0.7),
         (Scale(low=-2, high=2), "integer", -1, 0.25),
-        (Scale(low=0, high=1, step=0.01), "number", 0.25, 0.25),
-        (Scale(low=1, high=5, step=0.5), "number", 2.5, 0.375),
+        (Scale(low=0, high=1, step=0.01), "fraction", 0.25, 0.25),
+        (Scale(low=1, high=5, step=0.5), "fraction", 2.5, 0.375),
+        (Scale(low=0, high=1, step=0.001), "number", 0.25, 0.25),
     ],
 )
 def test_the_scale_stands_in_schema_and_prompt(
@@ -312,7 +314,10 @@ def test_the_scale_stands_in_schema_and_prompt(
     inputs = {**ALONE, "attribute": attribute}
     ratings, said = ask(rate_alone(), engine, **inputs)
     asked = schema(engine.heard[-1][1])["properties"]["rating"]
-    assert asked == {"type": kind, "minimum": scale.low, "maximum": scale.high}
+    if kind == "fraction":  # named one by one, as servers hold no fraction to a range
+        assert asked == {"enum": [float(n) for n in numbers(scale)]}
+    else:
+        assert asked == {"type": kind, "minimum": scale.low, "maximum": scale.high}
     assert ratings[0].value == unit
     whole = "a whole number" if kind == "integer" else "a number"
     assert f"{whole} from {scale.low:g} to {scale.high:g}" in said[0]["content"]

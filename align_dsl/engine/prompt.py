@@ -16,6 +16,7 @@ from typing import Any, Literal
 from align_dsl.language.wording import fill, stance
 from align_dsl.types import Attribute, Choice, Scale, Scenario, Target
 
+MOST_LISTED = 500  # numbers of a scale that a schema names one by one
 UNIT = Scale(low=0, high=1, step=0.01)
 """What numbers are asked for where no attribute gives a scale."""
 
@@ -105,6 +106,9 @@ def _number(scale: Scale | None) -> dict[str, Any]:
     scale = scale or UNIT
     if scale.whole:
         return {"type": "integer", "minimum": int(scale.low), "maximum": int(scale.high)}
+    numbers = written(scale)
+    if len(numbers) <= MOST_LISTED:  # llama.cpp, and so Ollama, holds no fraction to a range
+        return {"enum": [json.loads(number) for number in numbers]}
     return {"type": "number", "minimum": scale.low, "maximum": scale.high}
 
 

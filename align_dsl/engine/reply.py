@@ -24,6 +24,9 @@ class Reply:
     server: str = ""  # what it calls itself
 
 
+BROKEN_OFF = "broken off"
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
     """An answer in canonical form, whatever the dialect it came in."""
@@ -55,7 +58,7 @@ def read(data: Any, scrubbed: Callable[[str], str]) -> Heard:
         logprobs = data.get("logprobs")
         counts = data.get("prompt_eval_count"), data.get("eval_count")
         if not data.get("done", False):
-            finish = "length"
+            finish = BROKEN_OFF
     content = message.get("content")
     if content is None and (refusal := message.get("refusal")):
         raw = scrubbed(str(refusal))
@@ -67,6 +70,9 @@ def read(data: Any, scrubbed: Callable[[str], str]) -> Heard:
     if finish == "content_filter":
         said = "the provider's content filter ended the answer"
         raise NoAnswer(Failure(status="refused", message=said, raw=text))
+    if finish == BROKEN_OFF:
+        said = "the server broke the answer off: Ollama does so where a model repeats itself"
+        raise NoAnswer(Failure(status="truncated", message=said, raw=text))
     by = data.get("model")
     return Heard(
         text,

@@ -201,8 +201,11 @@ async def probe_text(bench: Bench) -> list[Finding]:
         return [
             warning("text", f"{len(failed)} of {len(got)} failed: {failed[0]}", advice, **figures)
         ]
-    said = f"{strict} of {len(got)} answers are JSON; {cut} ran into the token limit"
-    return [warning("text", said, "raise `max_tokens`" if cut else "", **figures)]
+    said = f"{strict} of {len(got)} answers are JSON; {cut} were cut off"
+    advice = "raise `max_tokens`" if cut else ""
+    if cut and bench.kind == "Ollama":
+        advice += "; but Ollama also breaks an answer off where a model repeats itself"
+    return [warning("text", said, advice, **figures)]
 
 
 def _lax(text: str) -> bool:

@@ -26,10 +26,11 @@ def pull(name: str, endpoint: str, key: str = "") -> Iterator[Progress]:
 
     last = ""
     try:
-        for step in ollama_client(endpoint, key, seconds=None).pull(name, stream=True):
-            last = step.status or ""
-            layer = (step.digest or "").removeprefix("sha256:")[:12]
-            yield Progress(visible(last), layer, step.completed or 0, step.total or 0)
+        with ollama_client(endpoint, key, seconds=None) as client:
+            for step in client.pull(name, stream=True):
+                last = step.status or ""
+                layer = (step.digest or "").removeprefix("sha256:")[:12]
+                yield Progress(visible(last), layer, step.completed or 0, step.total or 0)
     except ollama.ResponseError as error:
         said = visible(str(error.error or error).strip())
         raise BackendError(f"Ollama cannot pull `{visible(name)}`: {said}{_hint(said)}") from None

@@ -167,7 +167,8 @@ def ollama_client(root: str, key: str = "", seconds: float | None = 10.0) -> Any
 
 def _of_ollama(server: Server, key: str) -> tuple[Offer, ...]:
     try:
-        listed = ollama_client(server.root, key).list().models
+        with ollama_client(server.root, key) as client:
+            listed = client.list().models
     except Exception as error:  # httpx's, pydantic's or ollama's own
         raise Trouble(
             "odd", f"its list of models cannot be read ({type(error).__name__})"
