@@ -89,8 +89,10 @@ class Space:
 
     @cached_property
     def _source(self) -> Source:
-        """The program without `optimize:`, whose space need not be checked for each trial."""
-        return override(self.checked.source, "optimize", ("optimize",), None)
+        """The program without `optimize:` and other deciders, which no trial need check again."""
+        whole, name = self.checked.source, self.decider.name
+        alone = override(whole, "optimize", ("deciders",), {name: whole.data["deciders"][name]})
+        return override(alone, "optimize", ("optimize",), None)
 
     def suggest(self, trial: Trial) -> Config:
         """What a sampler wants to see tried."""
