@@ -158,6 +158,18 @@ QUIRKS = (
         "`guided_json` and its kind are ignored: 200, and an answer held to nothing",
         "they are not used",
     ),
+    Quirk(
+        "Ollama",
+        "0.32.15",
+        "numbers that are not whole are not held to their range by `format`",
+        "the schema names the scale's numbers one by one, up to 500",
+    ),
+    Quirk(
+        "Ollama",
+        "0.32.15",
+        "200 with `done: false` and no more, where a model writes some 30 equal pieces in a row",
+        "a `truncated` failure that says so",
+    ),
 )
 
 
