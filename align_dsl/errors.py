@@ -152,7 +152,8 @@ def picture(diagnostic: Diagnostic, text: str) -> str:
     lines = text.splitlines()
     out = [f"{diagnostic.severity}: {visible(diagnostic.message)}"]
     gutter = " " * len(str(span.line))
-    out.append(f"{gutter}--> {visible(str(span))}")
+    # what was typed on a command line, or is not there, has no lines to point at
+    out.append(f"{gutter}--> {visible(str(span) if text else span.file)}")
     if 1 <= span.line <= len(lines):
         source = lines[span.line - 1]
         start = max(0, span.column - 1 - WINDOW // 2) if len(source) > WINDOW else 0

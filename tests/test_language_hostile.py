@@ -17,7 +17,7 @@ from align_dsl.errors import columns, visible
 from align_dsl.language.library import shipped_folder
 
 CORPUS = sorted((Path(__file__).parent / "hostile").glob("*.yaml"))
-PLACE = re.compile(r"-->\s.*:\d+:\d+$", re.MULTILINE)
+PLACE = re.compile(r"-->\s\S+", re.MULTILINE)  # a file that cannot be read has no lines
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 Said = tuple[int, str]

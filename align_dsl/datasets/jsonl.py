@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,12 @@ def _case(
     for i, choice in enumerate(said.choices):
         for written, raw in choice.labels.items():
             name = names.get(written) or names.get(written.lower())
-            if name is None:  # labelled on more than this program asks for
+            if name is None:  # labelled on more than this program asks for, or misspelt
+                meant = names.get(_nearest(written, frozenset(names)))
+                if meant and meant not in choice.labels:
+                    place = _show(line, span, found).at(("choices", i, "labels", written))
+                    said_ = f"no attribute is named `{written}`"
+                    found.error(place, said_, f"did you mean `{meant}`?")
                 continue
             scale = attributes[name].scale
             if not scale.low <= raw <= scale.high:
@@ -143,3 +150,9 @@ def _say(error: Any, places: Source) -> Diagnostic:
 
 
 _FORM = 'a line is {"id": "...", "scenario": "...", "choices": [{"id": "a", "text": "..."}, ...]}'
+
+
+@lru_cache(maxsize=1024)
+def _nearest(written: str, names: frozenset[str]) -> str:
+    """The name that is so near that it must be meant, if there is one."""
+    return next(iter(get_close_matches(written.lower(), sorted(names), n=1, cutoff=0.8)), "")

@@ -12,9 +12,11 @@ from align_dsl.engine.execute import Stop
 from align_dsl.errors import BackendError, BudgetError, PlanError
 from align_dsl.optimize import artefact, verdict
 from align_dsl.optimize.choose import Chosen, choose
+from align_dsl.optimize.journal import quiet
 from align_dsl.optimize.retry import retry
 from align_dsl.optimize.retry import told as of_failures
 from align_dsl.optimize.reword import reworded
+from align_dsl.optimize.sampler import make_sampler
 from align_dsl.optimize.sat import Interrupted
 from align_dsl.optimize.search import Search, probe
 from align_dsl.optimize.space import Config
@@ -75,6 +77,9 @@ def optimize(
                     "  = leave out --pick, or write --method search"
                 )
             to = artefact.place(made, output)
+            if made.searches:
+                with quiet():  # or it is said at once that there is none
+                    make_sampler(made.sampler, made.space, "")
             with Study(task.where, made.study, made.aims.objectives) as study:
                 try:
                     if made.searches:

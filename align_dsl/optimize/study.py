@@ -22,7 +22,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from align_dsl.engine.budget import UNBOUNDED, Budget
-from align_dsl.errors import StoreError, nearest, visible
+from align_dsl.errors import PlanError, nearest, visible
 from align_dsl.optimize import ledger
 from align_dsl.optimize.aims import COSTS, Aims, costs
 from align_dsl.optimize.journal import close_storage, lost, open_storage, quiet, turn
@@ -432,5 +432,5 @@ def find(where: Path | str, name: str) -> str:
     if len(begins) == 1:
         return begins[0]
     if begins:
-        raise StoreError(f"`{visible(name)}` may be any of: {', '.join(map(visible, begins))}")
-    raise StoreError(f"no study `{visible(name)}`; {visible(nearest(name, names))}")
+        raise PlanError(f"`{visible(name)}` may be any of: {', '.join(map(visible, begins))}")
+    raise PlanError(f"no study `{visible(name)}`\n  = {visible(nearest(name, names))}")
