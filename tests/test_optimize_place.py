@@ -41,6 +41,20 @@ def test_what_was_optimized_before_is_not_lost(twice: tuple[Path, str, Outcome])
     assert load(third.written).program.name == "small_optimized3"
 
 
+def test_what_somebody_edited_is_kept_and_what_is_the_same_is_no_change(tmp_path: Path) -> None:
+    program = world(tmp_path)
+    written = run(tmp_path, program).written
+    assert written is not None
+    made = written.read_bytes()
+    before = Path(f"{written}.before")
+    run(tmp_path, program)
+    assert not before.exists()
+    written.write_bytes(made + b"# mine\n")
+    run(tmp_path, program)
+    assert written.read_bytes() == made
+    assert before.read_bytes() == made + b"# mine\n"
+
+
 @pytest.mark.parametrize(
     ("program", "parts", "made"),
     [

@@ -50,8 +50,15 @@ def ask(
     finally:
         with contextlib.suppress(ValueError):
             TRAIL.reset(token)
+    return answer_of(job.key, output, failure, trail, started)
+
+
+def answer_of(
+    key: str, output: Any, failure: Failure | None, trail: Trail, started: float
+) -> Answer:
+    """What came of a job, with what happened on the wire; `started` is of the performance clock."""
     return Answer(
-        key=job.key,
+        key=key,
         output=output,
         failure=failure,
         raw=trail.raw,

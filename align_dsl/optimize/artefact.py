@@ -86,7 +86,10 @@ def write_found(made: Ready, found: Found, verdict: Verdict, paid: int, to: Path
 
 
 def _write(made: Ready, config: Config, told: Iterable[str], to: Path) -> Path:
-    os.replace(_draft(made, config, told, to), to)
+    draft = _draft(made, config, told, to)
+    if to.exists() and to.read_bytes() != draft.read_bytes():  # somebody may have edited it
+        os.replace(to, f"{to}.before")
+    os.replace(draft, to)
     return to
 
 

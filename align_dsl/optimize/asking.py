@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from align_dsl.engine.adapter import TRAIL, NoAnswer, Trail
+from align_dsl.engine.ask import answer_of
 from align_dsl.records.record import Answer
 
 
@@ -23,19 +24,7 @@ def asked(key: str, ask: Callable[[], Any]) -> Answer:
         failure = no.failure
     finally:
         TRAIL.reset(token)
-    return Answer(
-        key=key,
-        output=None if values is None else _plain(values),
-        failure=failure,
-        raw=trail.raw,
-        calls=trail.calls,
-        retries=trail.retries,
-        prompt_tokens=trail.prompt_tokens,
-        completion_tokens=trail.completion_tokens,
-        seconds=round(time.perf_counter() - began, 6),
-        constrained=trail.constrained,
-        notes=trail.notes,
-    )
+    return answer_of(key, None if values is None else _plain(values), failure, trail, began)
 
 
 def _plain(values: Any) -> Any:
