@@ -193,7 +193,7 @@ def over_http(server: str, address: str, endpoint: str, given: Any, at_once: int
     measure(f"align-dsl on {server}", given.ours, ours(known), at_once)
     known.close()
     for place in plain.wire.endpoints if plain.wire else ():
-        place.dialect = Dialect("nobody knows")
+        place.dialect, place.looked = Dialect("nobody knows"), True
     measure("the same, by `response_format`", given.dspy, ours(plain), at_once)
     plain.close()
     measure("stock DSPy, JSONAdapter", given.dspy, stock(address, endpoint), at_once)

@@ -137,7 +137,7 @@ class Asked:
 
         (backend,) = self.backends.values()
         backend.probe()  # what kind of server it is decides what is sent
-        backend.engine.wire._post = post  # type: ignore[attr-defined]
+        backend.engine.wire.session.post = post  # type: ignore[attr-defined]
         with Store.open(Path(self.folder.name) / "none.db") as store:
             execute(self.plan, self.backends, store)
         by_seed: dict[int, list[Any]] = {}
