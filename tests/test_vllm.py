@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 from click.testing import CliRunner
 
@@ -17,8 +18,10 @@ from align_dsl.algorithms.pick import INSTRUCTIONS as PICK
 from align_dsl.algorithms.pick import Pick
 from align_dsl.commands.models import command as models
 from align_dsl.engine.adapter import Trail, shape_of
-from align_dsl.engine.grammar import grammar
+from align_dsl.engine.grammar import held
 from align_dsl.engine.prompt import Shape, messages, parse
+from align_dsl.engine.quirks import GUIDANCE
+from align_dsl.engine.quirks import VLLM as VLLM_KIND
 from align_dsl.types import Attribute, Choice, Scale, Scenario
 from tests.models import TRAINED, world
 from tests.models.gguf_file import random_model
@@ -129,7 +132,7 @@ def test_a_number_of_two_tokens_is_had_by_asking_how_it_goes_on(weightless: Real
     engine.close()
 
 
-def test_what_the_grammar_is_for(weightless: Real) -> None:
+def test_what_layout_is_for(weightless: Real) -> None:
     """What is held by a schema alone is mostly white space here; and `guided_json` by nothing."""
     from align_dsl.engine.mapping import format_of
 
@@ -138,15 +141,23 @@ def test_what_the_grammar_is_for(weightless: Real) -> None:
         0,
     )
     by_schema = {"response_format": json.loads(format_of(LONG))}
-    by_grammar = {"structured_outputs": {"grammar": grammar(LONG, escapes=False)}}
     for seed in range(4):
         warm = {"messages": said, "temperature": 1, "seed": seed, "max_tokens": 1500}
-        assert parse(LONG, asked(weightless, **warm, **by_grammar)["message"]["content"])
+        for kind in (VLLM_KIND, GUIDANCE):
+            fields = json.loads(orjson.dumps(dict(held(LONG, kind))))
+            assert parse(LONG, asked(weightless, **warm, **fields)["message"]["content"])
         good += asked(weightless, **warm, **by_schema)["finish_reason"] == "stop"
     assert good < 4
     guided = {"guided_json": by_schema["response_format"]["json_schema"]["schema"]}
     free = asked(weightless, messages=said, max_tokens=5, **guided)["message"]["content"]
     assert not free.startswith("{")
+
+
+def test_guidance_is_known_by_what_it_refuses(trained: Real) -> None:
+    engine = trained.engine()
+    assert engine.wire is not None
+    assert [e.dialect for e in engine.wire.endpoints] == [GUIDANCE]
+    engine.close()
 
 
 def test_what_is_offered_is_said_as_it_is_written(trained: Real) -> None:

@@ -18,7 +18,7 @@ import orjson
 from align_dsl.engine.adapter import TRAIL, NoAnswer, NotNow, Said, Trail
 from align_dsl.engine.expected import INSTEAD, Token, Weigher
 from align_dsl.engine.expected import tokens as tokens_of
-from align_dsl.engine.grammar import grammar, one_of
+from align_dsl.engine.grammar import held, held_to
 from align_dsl.engine.limiter import Endpoint
 from align_dsl.engine.loop import pause
 from align_dsl.engine.mapping import (
@@ -84,15 +84,15 @@ class Engine(Texts):
             def asking(dialect: Dialect | None) -> Parameters:
                 assert dialect is not None
                 told: Extra = (("logprobs", True), ("top_logprobs", dialect.top))
-                if dialect.grammar:
-                    return self._parameters(0, most, b"", (*dialect.held(one_of(allowed)), *told))
+                if fields := held_to(allowed, dialect):
+                    return self._parameters(0, most, b"", (*fields, *told))
                 enum = {"enum": [orjson.loads(n) for n in allowed]}
-                held = format_as({"name": "answer", "schema": enum, "strict": True})
-                return self._parameters(0, most, held, told)
+                format_ = format_as({"name": "answer", "schema": enum, "strict": True})
+                return self._parameters(0, most, format_, told)
 
             heard, dialect, endpoint = self._heard(said, asking, trail, None)
             assert endpoint is not None
-            trail.constrained = self._constraint(dialect)
+            trail.constrained = self._constraint(bool(dialect and held_to(allowed, dialect)))
             return tokens_of(heard.logprobs), endpoint
 
         numbers = written(shape.scale)
@@ -132,14 +132,14 @@ class Engine(Texts):
         """One request for an answer of this shape. Raises NotNow or NoAnswer."""
 
         def asking(dialect: Dialect | None) -> Parameters:
-            if dialect and dialect.grammar and (rules := grammar(shape, dialect.escapes)):
-                return self._parameters(temperature, None, b"", dialect.held(rules))
+            if dialect and (fields := held(shape, dialect)):
+                return self._parameters(temperature, None, b"", fields)
             return self._parameters(temperature, None, format_of(shape))
 
         if (self.model.temperature if temperature is None else temperature) > 0:
             trail.notes["seed"] = trail.seed
         heard, dialect, _ = self._heard(said, asking, trail, trail.seed)
-        trail.constrained = self._constraint(dialect if grammar(shape) else None)
+        trail.constrained = self._constraint(bool(dialect and held(shape, dialect)))
         return Said(heard.text, heard.finish == "length")
 
     def _parameters(
@@ -148,8 +148,8 @@ class Engine(Texts):
         warmth = self.model.temperature if temperature is None else temperature
         return Parameters(warmth, most or self.model.max_tokens, format_, extra)
 
-    def _constraint(self, dialect: Dialect | None) -> str:
-        if dialect is not None and dialect.grammar:
+    def _constraint(self, has_layout: bool) -> str:
+        if has_layout:
             return "grammar"
         return "format" if self.provider == "ollama_chat" else "json_schema"
 

@@ -63,10 +63,10 @@ def schema(shape: Shape) -> dict[str, Any]:
     if shape.weighs:
         return _property("weights", shape)
     properties = {name: _property(kind, shape) for name, kind in shape.outputs}
-    return _closed(properties)
+    return closed(properties)
 
 
-def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+def closed(properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,
@@ -82,7 +82,7 @@ def _property(kind: Kind, shape: Shape) -> dict[str, Any]:
         case "label":
             return {"type": "string", "enum": list(shape.labels)}
         case "numbers":
-            return _closed({label: _number(shape.scale) for label in shape.labels})
+            return closed({label: _number(shape.scale) for label in shape.labels})
         case "number":
             return _number(shape.scale)
         case "weights":

@@ -19,7 +19,15 @@ from align_dsl.engine.limiter import Closed, Endpoint, How, Limiter
 from align_dsl.engine.loop import Loop
 from align_dsl.engine.mapping import Parameters, litellm_module, template
 from align_dsl.engine.prompt import Message
-from align_dsl.engine.quirks import OLLAMA, PLAIN, Dialect
+from align_dsl.engine.quirks import (
+    GUIDANCE,
+    OLLAMA,
+    PLAIN,
+    VLLM,
+    Dialect,
+    is_guidance,
+    which_backend,
+)
 from align_dsl.engine.quirks import dialect as dialect_of
 from align_dsl.engine.refusal import BUSY, UNHEARD, is_a_no, is_loading, mood, refusal
 from align_dsl.engine.reply import Complaint, Heard, Reply, read
@@ -272,12 +280,19 @@ class Wire:
                 status, listed, server = await self.session.told("GET", f"{endpoint.url}/models")
                 if endpoint.dialect is PLAIN:  # else it has said so meanwhile, in a reply
                     endpoint.is_a(dialect_of(listed, server))
+                if endpoint.dialect is VLLM and await self._has_guidance(endpoint):
+                    endpoint.is_a(GUIDANCE)
                 known = endpoint.dialect is not PLAIN
             # who says nothing, or is not itself yet, is looked at again before the next question
             endpoint.looked = known or (0 < status < 500 and status not in BUSY)
         finally:
             endpoint.looking = None
         self.limiter.look_again()  # it may get more at once than one that nobody knows
+
+    async def _has_guidance(self, endpoint: Endpoint) -> bool:
+        url, asked = f"{endpoint.url}/chat/completions", which_backend(self.name)
+        status, said, _ = await self.session.told("POST", url, asked)
+        return is_guidance(status, said)
 
 
 @lru_cache(maxsize=256)

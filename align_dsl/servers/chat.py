@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from align_dsl.engine.grammar import grammar
+from align_dsl.engine.grammar import held
 from align_dsl.engine.prompt import Shape, schema
 from align_dsl.engine.quirks import PLAIN, Dialect
 from align_dsl.servers.line import Heard, Line, Trouble, complaint, whole
@@ -167,8 +167,8 @@ def wire(subject: Subject, question: Question, kind: Dialect = PLAIN) -> tuple[s
         "seed": question.seed,
     }
     if question.shape is not None:
-        if kind.grammar and (rules := grammar(question.shape, kind.escapes)):
-            body |= {k: v if isinstance(v, str) else asdict(v) for k, v in kind.held(rules)}
+        if fields := held(question.shape, kind):
+            body |= {k: v if isinstance(v, str) else asdict(v) for k, v in fields}
         else:
             body["response_format"] = _format(question.shape)
     if question.logprobs:

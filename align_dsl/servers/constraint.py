@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from align_dsl.engine.prompt import Shape, layout
+from align_dsl.engine.quirks import GUIDANCE, VLLM, is_guidance, which_backend
 from align_dsl.servers.bench import Bench, answers, troubles
 from align_dsl.servers.chat import Answer, Question
+from align_dsl.servers.line import Trouble
 from align_dsl.servers.report import Finding, fatal, ok, unknown, warning
 from align_dsl.types import Scale
 
@@ -33,6 +35,7 @@ ADVICE = {
     "llama.cpp": "start llama-server with `--jinja`, and without a chat template or parser that"
     " overrides the grammar",
 }
+USE_GUIDANCE = 'start vLLM with `--structured-outputs-config \'{"backend":"guidance"}\'`'
 # `zone` before `level`: an alphabet would put them the other way round
 NONSENSE = Shape((("zone", "label"), ("level", "number")), WORDS, Scale(low=LOW, high=HIGH, step=1))
 SHARE = Shape((("share", "number"),), (), Scale(low=0.25, high=0.3, step=0.01))
@@ -71,6 +74,26 @@ def _loaded(text: str) -> Any:
         return None
 
 
+async def probe_backend(bench: Bench) -> list[Finding]:
+    """vLLM only, which does not tell. As the engine does, before anything that is to be held."""
+    chat = bench.chat
+    if chat.kind is not VLLM:
+        return []
+    try:
+        url = f"{chat.subject.endpoint}/chat/completions"
+        heard = await chat.line.post(url, which_backend(chat.subject.name), chat.patience)
+    except Trouble as trouble:
+        return [unknown("backend", f"could not be told: {trouble}")]
+    if is_guidance(heard.status, heard.json()):
+        chat.kind = GUIDANCE
+        return [ok("backend", "guidance holds its answers", guidance=True)]
+    if heard.status != 200:
+        return [unknown("backend", f"could not be told: HTTP {heard.status}")]
+    said = "not guidance, so by default xgrammar, which keeps some tokens out that the form allows:"
+    said += " words may come out otherwise than the model would have them"
+    return [warning("backend", said, USE_GUIDANCE, guidance=False)]
+
+
 async def probe_schema(bench: Bench) -> list[Finding]:
     got = await bench.chat.all([nonsense(seed) for seed in range(1, TIMES + 1)], SECONDS)
     heard, failed = answers(got), troubles(got)
@@ -100,7 +123,7 @@ def _of_schema(
         how = "the schema is ignored" if not valid else "the schema is not enforced"
         return fatal("schema", f"{how}: {count}; one said: {short(bad)}", advice, **figures)
     if valid == asked and valid:
-        means = ", as a grammar" if bench.chat.kind.grammar else ""
+        means = "" if bench.chat.kind.held_by == "schema" else ", with the layout of the prompt"
         return ok("schema", f"enforced{means}: {count}, at temperature 1", **figures)
     if valid:
         why = f"{figures['cut']} ran into the token limit, {figures['failed']} failed"

@@ -14,7 +14,13 @@ from typing import Any
 from align_dsl.engine.quirks import DIALECTS, PLAIN
 from align_dsl.servers.bench import Bench
 from align_dsl.servers.chat import Chat, Hosted, Question
-from align_dsl.servers.constraint import PROSE, probe_numbers, probe_schema, probe_text
+from align_dsl.servers.constraint import (
+    PROSE,
+    probe_backend,
+    probe_numbers,
+    probe_schema,
+    probe_text,
+)
 from align_dsl.servers.likelihood import probe_logprobs
 from align_dsl.servers.line import LOOK_SECONDS, Line, Trouble
 from align_dsl.servers.presence import presence
@@ -30,7 +36,13 @@ Tell = Callable[[Finding], None]
 
 PATIENCE = 120.0  # seconds for one answer; the first may have to load the model
 CACHE_SECONDS = 30.0
-TYPED: tuple[Probe, ...] = (probe_schema, probe_numbers, probe_text, probe_logprobs)
+TYPED: tuple[Probe, ...] = (
+    probe_backend,
+    probe_schema,
+    probe_numbers,
+    probe_text,
+    probe_logprobs,
+)
 REST: tuple[Probe, ...] = (probe_seed, probe_truncation)
 START = {
     "ollama": "start it with `ollama serve`, or name where it is with --endpoint or `endpoint:`",

@@ -133,6 +133,8 @@ class Recorder:
         self.owner = ""  # who it says it is to those who look
         self.looks = 0
         self.shy = 0  # so many looks get no reply
+        self.by_guidance = False  # as vLLM with that backend, to those who want to know:
+        self.backends = 0  # so many did
         self.connections = 0
         self.together = 0  # requests in work now
         self.most_together = 0
@@ -181,6 +183,12 @@ class Recorder:
     def take(self, asked: Asked) -> Reply:
         if not asked.body or asked.path == "/api/show":  # who looks around asks for no answer
             return self._looked_at()
+        if b"unknown" in asked.body and b"x-guidance" in asked.body:
+            self.backends += 1
+            if self.by_guidance:
+                said = {"message": "unknown field `unknown`, expected one of `item_separator`"}
+                return Reply(body=json.dumps({"error": said}).encode(), status=400)
+            return Reply("0")
         self.asked.append(asked)
         with contextlib.suppress(IndexError):
             return self.replies.popleft()

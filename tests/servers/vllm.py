@@ -36,9 +36,12 @@ TESTS = ("test_real_server", "test_rating_modes", "test_doctor", "test_vllm")
 WHOLE_PROMPTS = ("--no-enable-chunked-prefill", "--max-num-batched-tokens", "16384")
 # xgrammar, the default, refuses a token of the trained model that the grammar allows
 GUIDANCE = ("--structured-outputs-config", '{"backend":"guidance"}')
+# engine and worker in one process: two of them wait for each other without sleeping
+TOGETHER = ("--distributed-executor-backend", "uni")
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else `uni` is not to be had on a CPU
     "OMP_NUM_THREADS": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
@@ -72,7 +75,7 @@ class Vllm:
         }  # fmt: skip
         words = [str(word) for pair in said.items() for word in pair]
         words += ["--enforce-eager", "--enable-prompt-tokens-details"]
-        words += [*WHOLE_PROMPTS, *GUIDANCE, *self.more]
+        words += [*WHOLE_PROMPTS, *TOGETHER, *GUIDANCE, *self.more]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [str(self.python), "-m", "vllm.entrypoints.openai.api_server", *words],

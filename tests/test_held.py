@@ -1,0 +1,124 @@
+"""What holds an answer to its shape, for each kind of server that takes more than a schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from align_dsl.engine.adapter import Trail
+from align_dsl.engine.grammar import PATTERN, grammar, held, held_to
+from align_dsl.engine.prompt import LONGEST_TEXT, Shape, answer, parse
+from align_dsl.engine.quirks import GUIDANCE, LLAMA_CPP, OLLAMA, PLAIN, VLLM
+from align_dsl.types import Scale
+from tests.servers.recorder import Recorder, Reply
+from tests.test_endpoints import backend
+from tests.test_lm import SHAPE, TALK
+
+SAID = '{"because": "so", "ratings": {"A": 1, "B": 2}}'
+TENTHS = Scale(low=0, high=1, step=0.1)
+BECAUSE = ("because", "text")
+SHAPES = {
+    "together": Shape((BECAUSE, ("ratings", "numbers")), ("A", "B"), Scale()),
+    "in tenths": Shape((BECAUSE, ("ratings", "numbers")), ("A", "B"), TENTHS),
+    "pick": Shape((BECAUSE, ("choice", "label")), ("A", "B", "C")),
+    "alone": Shape((BECAUSE, ("rating", "number")), (), Scale(low=-3, high=3)),
+    "weighed": Shape((("weights", "weights"),), (), Scale()),
+}
+
+
+def layout_of(shape: Shape) -> dict[str, Any]:
+    ((field, value),) = held(shape, GUIDANCE)
+    assert field == "structured_outputs"
+    said: dict[str, Any] = json.loads(json.loads(orjson.dumps(value))["json"])
+    return said
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_each_kind_of_server_gets_what_it_takes(shape: Shape) -> None:
+    fields = {kind: dict(held(shape, kind)) for kind in (LLAMA_CPP, VLLM, OLLAMA, PLAIN)}
+    assert fields[LLAMA_CPP] == {"grammar": grammar(shape)}
+    assert json.loads(orjson.dumps(fields[VLLM])) == {
+        "structured_outputs": {"grammar": grammar(shape, escapes=False)}
+    }
+    assert fields[OLLAMA] == fields[PLAIN] == {}
+    assert layout_of(shape)["x-guidance"] == {
+        "whitespace_flexible": False,
+        "item_separator": ", ",
+        "key_separator": ": ",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        (
+            "together",
+            {"because": "so", "ratings": {"A": 10, "B": 0}},
+            [{"A": 11, "B": 0}, {"A": 1.5, "B": 0}, {"A": 1}, {"A": 1, "B": 1, "C": 1}],
+        ),
+        ("in tenths", {"because": "so", "ratings": {"A": 0.1, "B": 1}}, [{"A": 0.15, "B": 1}]),
+    ],
+)
+def test_a_layout_takes_ratings_on_the_scale_alone(
+    name: str, good: dict[str, Any], bad: list[Any]
+) -> None:
+    shape = SHAPES[name]
+    jsonschema.validate(good, layout_of(shape))
+    assert parse(shape, json.dumps(good))
+    for ratings in bad:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**good, "ratings": ratings}, layout_of(shape))
+
+
+def test_reasons_stand_before_what_they_are_for() -> None:
+    assert list(layout_of(SHAPES["pick"])["properties"]) == ["because", "choice"]
+    assert layout_of(SHAPES["pick"])["required"] == ["because", "choice"]
+
+
+def test_an_exemplar_is_written_as_the_layout_has_it() -> None:
+    """Else a model that follows its exemplars would be forced off them."""
+    shape = SHAPES["together"]
+    text = answer(shape, {"because": 'He said "no".', "ratings": {"A": 3, "B": 10}})
+    assert json.loads(text)["because"] == 'He said "no".'
+    laid_out = layout_of(shape)["x-guidance"]
+    separators = laid_out["item_separator"], laid_out["key_separator"]
+    assert text == json.dumps(json.loads(text), separators=separators)
+
+
+@given(st.text(max_size=LONGEST_TEXT + 2))
+def test_text_of_a_layout_is_whatever_one_line_holds(text: str) -> None:
+    fits = len(text) <= LONGEST_TEXT and all(c >= " " and c != "\x7f" for c in text)
+    assert bool(re.fullmatch(PATTERN[1:-1], text)) == fits
+
+
+def test_what_a_schema_cannot_say_as_we_write_it_goes_by_a_grammar() -> None:
+    huge = Shape((("rating", "number"),), (), Scale(low=0, high=1e12, step=1e11))
+    assert held(huge, GUIDANCE) == held(huge, VLLM) != ()
+    assert held_to(("0", "1e+11"), GUIDANCE) == held_to(("0", "1e+11"), VLLM) != ()
+    assert held(Shape((("said", "json"),)), GUIDANCE) == ()
+
+
+@pytest.mark.parametrize(
+    ("owner", "by_guidance", "times", "sent"),
+    [("vllm", True, 1, {"json"}), ("vllm", False, 1, {"grammar"}), ("somebody", True, 0, set())],
+)
+def test_a_vllm_and_nobody_else_is_asked_once_which_backend_it_has(
+    owner: str, by_guidance: bool, times: int, sent: set[str]
+) -> None:
+    with Recorder(lambda _: Reply(SAID)) as server:
+        server.owner, server.by_guidance = owner, by_guidance
+        model = backend(server)
+        for seed in range(3):
+            assert model.engine.ask(TALK, SHAPE, Trail(seed=seed)).text == SAID
+        model.close()
+    assert server.backends == times
+    assert len(server.asked) == 3
+    for asked in server.asked:
+        assert set(asked.json.get("structured_outputs", ())) == sent
