@@ -1,6 +1,6 @@
 """How many answers are what was asked for, where nothing but the constraint helps: random weights.
 
-    python benchmarks/constraints.py [--ours 2000] [--dspy 200] [--vllm PYTHON]
+    python benchmarks/constraints.py [--ours 2000] [--plain 200] [--dspy 2000] [--vllm PYTHON]
 
 Starts the real llama.cpp server (xllamacpp, loopback, one thread) on a model of random weights that
 speaks single bytes, and asks it at temperature 1, each question with a seed of its own:
@@ -9,7 +9,8 @@ speaks single bytes, and asks it at temperature 1, each question with a seed of 
 * align-dsl over HTTP without what it knows of the server, so by `response_format` alone;
 * stock DSPy: `Predict` of the same question with `JSONAdapter`, as DSPy ships it.
 
-With `--vllm .venv-vllm/bin/python` (which `make test-vllm` makes) it starts a real vLLM instead.
+With `--vllm .venv-vllm/bin/python` (which `make test-vllm` makes) it starts a real vLLM instead,
+with the backend guidance, or another that `--backend` names. A row of 0 questions is left out.
 
 An answer is good where it is complete JSON of the form asked for, every number within its range and
 every letter one of those shown. Calls are what the server was asked for per question.
@@ -58,7 +59,9 @@ class Row:
         return f"| {self.who} | {self.asked:,} | {share:.1f} % | {calls:.2f} | {each:.0f} ms |"
 
 
-def measure(who: str, n: int, ask: Ask, at_once: int = SLOTS) -> Row:
+def measure(who: str, n: int, ask: Ask, at_once: int = SLOTS) -> None:
+    if not n:
+        return
     began = time.monotonic()
     with ThreadPoolExecutor(at_once) as pool:
         said = list(pool.map(ask, range(n)))
@@ -68,7 +71,6 @@ def measure(who: str, n: int, ask: Ask, at_once: int = SLOTS) -> Row:
     for why, times in WHY.most_common(4):
         print(f"    {times} times {why!r}", file=sys.stderr, flush=True)
     WHY.clear()
-    return row
 
 
 def ours(engine: Any) -> Ask:
@@ -161,16 +163,21 @@ def stock(address: str, endpoint: str) -> Ask:
 def main() -> None:
     wishes = argparse.ArgumentParser(description=__doc__)
     wishes.add_argument("--ours", type=int, default=2000)
-    wishes.add_argument("--dspy", type=int, default=200)
+    wishes.add_argument("--plain", type=int, default=200)
+    wishes.add_argument("--dspy", type=int, default=2000)
     wishes.add_argument("--vllm", type=Path, help="the Python that has vLLM")
+    wishes.add_argument("--backend", default="guidance", help="of vLLM, such as xgrammar")
     given = wishes.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = random_model(Path(folder) / "random.gguf")
         if given.vllm:
-            vllm = Vllm(export(path, Path(folder) / "random"), given.vllm)
+            holding = ("--structured-outputs-config", f'{{"backend":"{given.backend}"}}')
+            vllm = Vllm(export(path, Path(folder) / "random"), given.vllm, holding)
             with running(vllm):
                 print(HEAD, flush=True)
-                over_http("vLLM", "hosted_vllm/tiny", vllm.endpoint, given, AT_ONCE)
+                over_http(
+                    f"vLLM, {given.backend}", "hosted_vllm/tiny", vllm.endpoint, given, AT_ONCE
+                )
         else:
             with Llama(path) as llama:
                 print(HEAD, flush=True)
@@ -194,7 +201,7 @@ def over_http(server: str, address: str, endpoint: str, given: Any, at_once: int
     known.close()
     for place in plain.wire.endpoints if plain.wire else ():
         place.dialect, place.looked = Dialect("nobody knows"), True
-    measure("the same, by `response_format`", given.dspy, ours(plain), at_once)
+    measure("the same, by `response_format`", given.plain, ours(plain), at_once)
     plain.close()
     measure("stock DSPy, JSONAdapter", given.dspy, stock(address, endpoint), at_once)
 

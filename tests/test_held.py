@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 
 from align_dsl.engine.adapter import Trail
 from align_dsl.engine.grammar import PATTERN, grammar, held, held_to
-from align_dsl.engine.prompt import LONGEST_TEXT, Shape, answer, parse
+from align_dsl.engine.prompt import LONGEST_TEXT, Kind, Shape, answer, parse
 from align_dsl.engine.quirks import GUIDANCE, LLAMA_CPP, OLLAMA, PLAIN, VLLM
 from align_dsl.types import Scale
+from tests.servers.fake_ollama import served
 from tests.servers.recorder import Recorder, Reply
+from tests.servers.sick import Sick
+from tests.test_doctor import look
 from tests.test_endpoints import backend
 from tests.test_lm import SHAPE, TALK
 
 SAID = '{"because": "so", "ratings": {"A": 1, "B": 2}}'
 TENTHS = Scale(low=0, high=1, step=0.1)
-BECAUSE = ("because", "text")
+BECAUSE: tuple[str, Kind] = ("because", "text")
 SHAPES = {
     "together": Shape((BECAUSE, ("ratings", "numbers")), ("A", "B"), Scale()),
     "in tenths": Shape((BECAUSE, ("ratings", "numbers")), ("A", "B"), TENTHS),
@@ -122,3 +125,22 @@ def test_a_vllm_and_nobody_else_is_asked_once_which_backend_it_has(
     assert len(server.asked) == 3
     for asked in server.asked:
         assert set(asked.json.get("structured_outputs", ())) == sent
+
+
+@pytest.mark.parametrize(
+    ("by_guidance", "level", "advised"), [(True, "ok", False), (False, "warning", True)]
+)
+def test_doctor_says_which_backend_a_vllm_has(by_guidance: bool, level: str, advised: bool) -> None:
+    sick = Sick(owner="vllm", by_guidance=by_guidance)
+    with served(sick.handle) as url:
+        report = look("hosted_vllm/good", f"{url}/v1")
+    (found,) = [f for f in report.findings if f.probe == "backend"]
+    assert (found.level, "guidance" in found.advice) == (level, advised)
+    held_by = {frozenset(asked) for asked in sick.constraints}
+    assert held_by == {frozenset({"json"} if by_guidance else {"grammar"})}
+
+
+def test_doctor_asks_nobody_else_for_a_backend() -> None:
+    with served(Sick().handle) as url:
+        report = look("openai/good", f"{url}/v1")
+    assert not [f for f in report.findings if f.probe == "backend"]

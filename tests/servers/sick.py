@@ -16,8 +16,9 @@ from tests.servers.fake_ollama import Answer, draw
 class Sick:
     """An OpenAI-compatible server with one illness, `wrong`. `owner` is who its list says it is."""
 
-    def __init__(self, wrong: str = "", owner: str = "somebody") -> None:
-        self.wrong, self.owner, self.times = wrong, owner, 0
+    def __init__(self, wrong: str = "", owner: str = "somebody", by_guidance: bool = False) -> None:
+        self.wrong, self.owner, self.times, self.by_guidance = wrong, owner, 0, by_guidance
+        self.constraints: list[dict[str, str]] = []
         self.headers: list[dict[str, str]] = []
 
     def handle(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Answer:
@@ -39,6 +40,12 @@ class Sick:
 
     def _chat(self, body: Any) -> Answer:
         self.times += 1
+        if constraint := body.get("structured_outputs"):
+            if "unknown" not in constraint.get("json", ""):
+                self.constraints.append(constraint)
+            elif self.by_guidance:
+                said = "unknown field `unknown`, expected one of `item_separator`"
+                return 400, {"error": {"message": said}}
         match self.wrong:
             case "hangs":
                 time.sleep(3)
