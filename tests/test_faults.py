@@ -33,7 +33,8 @@ from tests.servers.recorder import FAULTS, Asked, Recorder, Reply, obey
 from tests.test_lm import answer
 from tests.worlds import cases, write_world
 
-CASES, RETRIES, TIMEOUT = 38, 2, 0.4
+CASES, RETRIES = 38, 2
+TIMEOUT = 2.0  # a right answer must never come later, however busy this machine is
 DECISIONS = 8 * CASES  # four deciders, two targets
 
 
@@ -155,7 +156,7 @@ TOLD: dict[str, tuple[str, int, str]] = {
     "503": ("unreachable", 3, "URL/v1 answered 503: too many requests wait"),
     "503 with Retry-After": ("unreachable", 3, "URL/v1 answered 503: full"),
     "500": ("refused", 3, 'URL/v1 answered 500: {"error": "odd text"}'),
-    "hang": ("timeout", 3, "no answer within 0.4 s from URL/v1"),
+    "hang": ("timeout", 3, f"no answer within {TIMEOUT:g} s from URL/v1"),
     "cut body": ("unreachable", 3, "URL/v1 hung up before its answer was complete"),
     "hangs up": ("unreachable", 3, "URL/v1 hung up before its answer was complete"),
     "not JSON": ("invalid", 3, "URL/v1 sent something that is no answer: <html>hello</html>"),
@@ -309,18 +310,21 @@ def test_a_few_silences_in_each_of_two_steps_are_failures_and_no_end(
     assert outcome.record.counts == {"unreachable": 16}
 
 
-def test_a_run_ends_where_nobody_answers_any_more(server: Recorder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("concurrency", [1, 16])
+def test_a_run_ends_where_nobody_answers_any_more(
+    concurrency: int, server: Recorder, tmp_path: Path
+) -> None:
     """A server that has gone is no failure of hundreds of questions, and hours are not spent on it.
 
     Nothing but `timeout` and `unreachable` for as many jobs in a row as it was asked at once, and
     again as many: then the run ends with exit code 4. What has come is kept, judged and shown.
     """
     server.script = lambda asked: obey(asked) if len(server.asked) <= 20 else FAULTS["hangs up"]
-    path = small(tmp_path, server.url, n=40, retries=0)
+    path = small(tmp_path, server.url, n=40, retries=0, concurrency=concurrency)
     outcome = outcome_of(path, tmp_path)
     assert "hung up" in str(outcome.gone)
-    assert len(server.asked) < 100  # of some 250
-    assert outcome.spent.calls == len(server.asked)
+    # those that were let go are counted, be they on the wire yet or not
+    assert len(server.asked) <= outcome.spent.calls < 100  # of some 250
     assert outcome.record.status == "failed"
     assert outcome.record.results
     assert {*outcome.record.counts} <= {"ok", "tied"}  # what was not asked is no failure
@@ -362,10 +366,9 @@ def test_a_hanging_server_is_known_before_a_job_has_failed(
     path = small(tmp_path, server.url, n=40, retries=20, timeout=0.1, concurrency=64)
     outcome = outcome_of(path, tmp_path)
     assert "answers no more: nobody replies" in str(outcome.gone)
-    assert len(server.asked) < 500
-    assert outcome.spent.calls == len(server.asked)
+    assert len(server.asked) <= outcome.spent.calls < 500
     server.script = obey
-    assert outcome_of(path, tmp_path).spent.cached == 20
+    assert 0 < outcome_of(path, tmp_path).spent.cached <= 20  # some may have come too late
 
 
 def test_a_run_that_loses_its_server_says_so_and_leaves_with_4(

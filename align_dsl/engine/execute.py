@@ -154,7 +154,7 @@ class _Work:
         by_model: dict[str, list[str]] = {}
         for key in keys:
             by_model.setdefault(self.jobs.model(key), []).append(key)
-        for name in [n for n in by_model if self.backends[n].concurrency == 1]:
+        for name in [n for n in by_model if self.jobs.is_inline(n)]:
             self._ask_inline(by_model.pop(name))
         if by_model and not self.stop.asked:
             self._ask_pooled(by_model)

@@ -62,6 +62,12 @@ class Jobs:
             self._blocking[self.model(key), id(step)] = known
         return known
 
+    def is_inline(self, model: str) -> bool:
+        """Whether a model is asked one question after the other by the thread that saves the
+        answers. Over our wire, the next one goes out while the last is saved."""
+        backend = self.backends[model]
+        return backend.concurrency == 1 and not getattr(backend, "waits_in_loop", False)
+
     def prefix(self, key: str) -> Prefix:
         """What the prompts of neighbours have in common."""
         job = self.plan.jobs[key]
