@@ -16,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 LOCK := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help setup demo test test-vllm test-ollama lint format goldens bench lock clean
+.PHONY: help setup demo test test-vllm test-transformers test-ollama lint format goldens bench lock clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -30,6 +30,9 @@ test: lint  ## set up and run every check: style, types, floors, tests (what CI 
 
 test-vllm: $(VENV)/.dev $(VLLM)/.installed  ## the tests of real servers, on a real vLLM (CPU; 3.5 GB the first time)
 	$(BIN)/python -m tests.servers.vllm --python $(VLLM)/bin/python
+
+test-transformers: $(VENV)/.dev $(VLLM)/serving/.installed  ## the tests of a server that ignores schemas, on a real `transformers serve`
+	$(BIN)/python -m tests.servers.transformers --python $(VLLM)/bin/python
 
 test-ollama: $(VENV)/.dev  ## the tests of real servers, on the Ollama that answers at OLLAMA_HOST
 	$(BIN)/python -m tests.servers.ollama
@@ -86,4 +89,10 @@ $(VLLM)/.installed: tests/servers/vllm-requirements.txt
 	@'$(PYTHON)' -m venv $(VLLM)
 	@$(VLLM)/bin/python -m pip install -qq --disable-pip-version-check --requirement $<
 	@$(VLLM)/bin/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec
+	@touch $@
+
+# beside vLLM, not in it: with it, transformers may load models otherwise
+$(VLLM)/serving/.installed: $(VLLM)/.installed
+	@$(VLLM)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade \
+		--target $(VLLM)/serving accelerate==1.15.0
 	@touch $@

@@ -162,6 +162,32 @@ QUIRKS = (
         "they are not used",
     ),
     Quirk(
+        "transformers serve",
+        "5.19.0",
+        "it takes `response_format` and `logprobs`, and ignores both",
+        "answers are read strictly; `doctor` calls it unusable",
+    ),
+    Quirk(
+        "transformers serve",
+        "5.19.0",
+        "temperature alone draws nothing, unless the model's `generation_config.json` has"
+        " `do_sample`",
+        "none: `rating: sampled` draws one answer again and again, and `doctor` says so",
+    ),
+    Quirk(
+        "transformers serve",
+        "5.19.0",
+        "its seed is that of the process, so it counts for nothing with several at once; and it"
+        " works off what was given up, one at a time",
+        "`concurrency: 1`, or start it with `--continuous-batching`",
+    ),
+    Quirk(
+        "transformers serve",
+        "5.19.0",
+        "it lists its cache and not its model, 500 without one; and hangs up after a 500",
+        "a look at a server keeps no connection",
+    ),
+    Quirk(
         "Ollama",
         "0.32.15",
         "numbers that are not whole are not held to their range by `format`",

@@ -16,6 +16,8 @@ CONNECT_SECONDS = 10
 IDLE_SECONDS = 4  # uvicorn, and so vLLM, hangs up after 5: do not send on a line about to go dead
 LOOK_SECONDS = 10.0  # in which a server must say what it is,
 LOOK_CONNECT_SECONDS = 3.0  # and be there at all
+# uvicorn hangs up after a 500 that nobody caught, without saying so: no question may follow on that
+LAST = {"Connection": "close"}
 CLOSED = Failure(status="unreachable", message="the model has been closed")
 
 
@@ -61,7 +63,7 @@ class Session:
         status, server = 0, ""
         try:
             async with self._opened().request(
-                method, url, data=body, allow_redirects=False, timeout=soon
+                method, url, data=body, allow_redirects=False, timeout=soon, headers=LAST
             ) as response:
                 server = response.headers.get("Server", "")
                 raw = await response.read()

@@ -41,7 +41,7 @@ FORGOTTEN_SECONDS = 60.0  # how long one is not asked again that loads for ever,
 HINT = " (an endpoint of this kind often ends in `/v1`)"
 MOST_LOOKS = 3  # after which one that answers questions, but not that one, is taken at its word
 
-_PLAIN_NAME = re.compile(r"(:latest|\.gguf|-\d{4}-\d\d-\d\d)$")
+_PLAIN_NAME = re.compile(r"(:latest|@main|\.gguf|-\d{4}-\d\d-\d\d)$")
 
 Asking = Callable[[Dialect], Parameters]
 """What is asked, for the kind of server that happens to get it."""
@@ -301,6 +301,8 @@ def _is_called(name: str, by: str) -> bool:
 
     >>> _is_called("qwen3", "qwen3:latest"), _is_called("gpt-4o", "gpt-4o-2024-08-06")
     (True, True)
+    >>> _is_called("org/tiny", "org/tiny@main")
+    True
     >>> _is_called("qwen3", "qwen3-coder")
     False
     """

@@ -67,6 +67,13 @@ def verdict(answer: Answer) -> Verdict:
     return Verdict(obeys, in_range, tuple(said), answer.text)
 
 
+def _may_become(text: str) -> bool:
+    """Whether what was cut off could have become an answer: a constrained one always could."""
+    began = "".join(text.split())
+    starts = ('{"zone"', '{"level"')
+    return any(began.startswith(s) or s.startswith(began) for s in starts)
+
+
 def _loaded(text: str) -> Any:
     try:
         return json.loads(text)
@@ -98,8 +105,8 @@ async def probe_schema(bench: Bench) -> list[Finding]:
     got = await bench.chat.all([nonsense(seed) for seed in range(1, TIMES + 1)], SECONDS)
     heard, failed = answers(got), troubles(got)
     whole = [verdict(a) for a in heard if not a.cut]
-    cut = [a for a in heard if a.cut and not verdict(a).obeys]
-    whole += [verdict(a) for a in heard if a.cut and verdict(a).obeys]
+    cut = [a for a in heard if a.cut and not verdict(a).obeys and _may_become(a.text)]
+    whole += [verdict(a) for a in heard if a.cut and a not in cut]
     good = [v for v in whole if v.obeys]
     figures = {
         "asked": len(got), "valid": len(good), "invalid": len(whole) - len(good),

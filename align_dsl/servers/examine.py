@@ -179,6 +179,8 @@ async def _answers(chat: Chat, notes: Notes) -> bool:
         }.get(trouble.kind, "")
         if trouble.status == 404:
             advice = "see that the model's name and the endpoint are right"
+        if trouble.status == 400 and "pinned" in str(trouble):
+            advice = "write the name that it was started with"
         if trouble.status in {401, 403}:
             advice = "name the variable that holds the key: `key:` in a program, or --key"
         notes.add(fatal("answers", f"a plain question fails: {trouble}", advice))

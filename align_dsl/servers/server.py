@@ -13,6 +13,9 @@ from align_dsl.servers.line import Heard, Line, Trouble, complaint, whole
 
 Kind = Literal["Ollama", "vLLM", "llama.cpp", "transformers serve", "OpenAI-compatible"]
 
+NO_CACHE = "as where there is no Hugging Face cache: it lists that, not what it serves"
+IGNORES = {"transformers serve": "ignores schemas"}
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -94,6 +97,8 @@ async def identify(line: Line, endpoint: str) -> Server:
     schema = await _quietly(line, f"{root}/openapi.json")
     if _is_transformers(schema):
         problem = f"HTTP {heard.status}: {line.short(complaint(heard))}"
+        if heard.status == 500:
+            problem += f", {NO_CACHE}"
         kind: Kind = "transformers serve"
         return Server(kind, "", root, f"{root}/v1", took, problem=problem)
     raise _stranger(line, first, heard)
@@ -106,12 +111,13 @@ async def _openai_like(line: Line, root: str, base: str, heard: Heard, took: flo
         props = await _quietly(line, f"{root}/props")
         version = str(props.get("build_info", ""))
         return Server("llama.cpp", version, root, base, took, listed, props)
-    if "vllm" in owners:
-        said = await _quietly(line, f"{root}/version")
-        return Server("vLLM", str(said.get("version", "")), root, base, took, listed)
-    if _is_transformers(await _quietly(line, f"{root}/openapi.json")):
+    is_vllm = "vllm" in owners
+    told = (await _quietly(line, f"{root}/version")).get("version") if is_vllm else None
+    # its owners are the authors of what it lists, and one of them may be called `vllm`
+    if not told and _is_transformers(await _quietly(line, f"{root}/openapi.json")):
         return Server("transformers serve", "", root, base, took, listed)
-    return Server("OpenAI-compatible", "", root, base, took, listed)
+    kind: Kind = "vLLM" if is_vllm else "OpenAI-compatible"
+    return Server(kind, str(told or ""), root, base, took, listed)
 
 
 async def _quietly(line: Line, url: str) -> dict[str, Any]:
@@ -209,7 +215,7 @@ def _offer(server: Server, one: dict[str, Any]) -> Offer:
         use=f"{provider}/{name}",
         size=whole(meta.get("size")),
         context=_window(server, one, meta),
-        about=str(meta.get("ftype") or one.get("root") or ""),
+        about=str(meta.get("ftype") or one.get("root") or IGNORES.get(server.kind, "")),
     )
 
 
