@@ -43,6 +43,7 @@ class Diagnostic:
     message: str
     hint: str = ""
     severity: Severity = "error"
+    count: int = 1  # how many mistakes it stands for: past a limit they are only counted
 
 
 class AlignError(Exception):
@@ -124,6 +125,12 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f"known: {', '.join(shown[: 14 if more else 15])}{more}" if shown else "there are none"
 
 
+def rest(span: Span, count: int) -> Diagnostic:
+    """Stands for mistakes that are not listed; `span` is where the first of them is."""
+    said = f"{counted(count, 'more mistake')} in this file"
+    return Diagnostic(span, said, "mend those above, then check again", count=count)
+
+
 def inside(span: Span, texts: Mapping[str, str], part: str) -> Span:
     """Where `part` stands within a longer text that begins at `span`; else the span itself."""
     lines = texts.get(span.file, "").splitlines()
@@ -137,8 +144,8 @@ def inside(span: Span, texts: Mapping[str, str], part: str) -> Span:
 def render(diagnostics: Sequence[Diagnostic], texts: Mapping[str, str]) -> str:
     """All of them as a person reads them; past a screenful or two, only how many more."""
     shown = [picture(d, texts.get(d.span.file, "")) for d in diagnostics[:MAX_SHOWN]]
-    if more := len(diagnostics) - MAX_SHOWN:
-        shown += [f"... and {more:,} more"] * (more > 0)
+    if more := sum(d.count for d in diagnostics[MAX_SHOWN:]):
+        shown.append(f"... and {more:,} more")
     return "\n\n".join(shown)
 
 
@@ -190,3 +197,13 @@ _UNSEEN = re.compile(
 def visible(text: str) -> str:
     """Text from a file or a model, safe on a terminal: controls and bidi marks become <U+...>."""
     return _UNSEEN.sub(lambda m: f"<U+{ord(m.group()):04X}>", text)
+
+
+def counted(number: float, noun: str) -> str:
+    """A number of things, as people write it. The noun is one whose plural ends in s.
+
+    >>> counted(1, "call"), counted(0, "call"), counted(1200, "known answer")
+    ('1 call', '0 calls', '1,200 known answers')
+    """
+    said = f"{number:,.0f}"
+    return f"{said} {noun}" if said == "1" else f"{said} {noun}s"

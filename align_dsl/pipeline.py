@@ -31,17 +31,19 @@ from align_dsl.errors import (
     PlanError,
     Span,
     nearest,
+    picture,
 )
 from align_dsl.language.attributes import read_attributes
 from align_dsl.language.deciders import read_decider
 from align_dsl.language.extend import extend
+from align_dsl.language.files import instead, mentions_us, not_ours, unusable, yaml_below
+from align_dsl.language.kind import expect_program, is_foreign, kind_of
 from align_dsl.language.library import Library, shown
-from align_dsl.language.override import override, set_value
+from align_dsl.language.override import Override, override, set_value
 from align_dsl.language.program import Model, Place, Program
 from align_dsl.language.resolve import Checked, resolve
-from align_dsl.language.schema import kind_of
 from align_dsl.language.source import Path as Keys
-from align_dsl.language.source import Source, read_source, unusable
+from align_dsl.language.source import Source, read_source
 from align_dsl.types import Attribute, Case, digest
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class Changes:
     data: Path | None = None
     format: str | None = None
     seed: int | None = None
+    others: tuple[Override, ...] = ()  # of options that only some commands have
 
     def plain(self) -> dict[str, Any]:
         """By option name, as a command line would say it again."""
@@ -68,7 +71,7 @@ class Changes:
             "format": self.format,
             "model": self.model,
             "seed": self.seed,
-            "set": list(self.sets),
+            "set": [*self.sets, *(one.plain for one in self.others)],
         }
         return {k: v for k, v in said.items() if v not in (None, [])}
 
@@ -76,7 +79,7 @@ class Changes:
         if self.data is not None:
             place = {"format": self.format or _guess(self.data), "path": str(self.data.absolute())}
             source = override(source, f"--data {self.data}", ("data",), place)
-        elif self.format is not None:
+        if self.format is not None:
             source = override(source, f"--format {self.format}", ("data", "format"), self.format)
         if self.model is not None:
             source = override(source, f"--model {self.model}", ("model",), self.model)
@@ -84,6 +87,8 @@ class Changes:
             source = override(source, f"--seed {self.seed}", ("seed",), self.seed)
         for written in self.sets:
             source = set_value(source, written)
+        for one in self.others:
+            source = override(source, one.option, one.path, one.value)
         return source
 
 
@@ -108,10 +113,15 @@ class Loaded:
 
 def program_file(program: Path) -> Path:
     """The file that is meant; a bare name may be that of a shipped program."""
-    if program.exists() or len(program.parts) > 1 or program.suffix:
+    library = Library.beside(Path("programs") / program)
+    bare = len(program.parts) == 1 and not program.exists()
+    if bare and program.suffix == ".yaml" and program.stem in library.names("programs"):
+        said = f"there is no file `{program}` here"
+        raise PlanError(f"{said}\n  = a program that is found by name: {program.stem}")
+    if not bare or program.suffix:
         return program
     try:
-        return Library.beside(Path("programs") / program).path("programs", program.name)
+        return library.path("programs", program.name)
     except CompileError as error:
         first = error.diagnostics[0]
         raise PlanError(f"{first.message}\n  = {first.hint}") from None
@@ -121,6 +131,7 @@ def compile(file: Path, changes: Changes | None = None) -> Checked:
     """YAML -> Program. Reads no data."""
     library = Library.beside(file)
     source = read_source(file, shown(file))
+    expect_program(source, library)
     if changes and changes != Changes():
         source = extend(source, lambda name, _: library.source("programs", name))
         source = changes.apply(source)
@@ -163,7 +174,10 @@ def _cases(
     """The cases of a place. Complaints that name no line stand where the path is written."""
     span, path = checked.source.at(at), Path(place.path)
     if problem := unusable(path):
-        hint = "give the path of a file or a folder, as seen from this file"
+        hint = "give the path of a file or a folder"
+        if checked.source.texts.get(span.file):  # else it is from the command line
+            hint += ", as seen from this file"
+        hint = instead(Path(shown(path))) or hint
         raise CompileError([Diagnostic(span, f"{shown(path)}: {problem}", hint)], checked.texts)
     try:
         return datasets.load(place.format, path, attributes)
@@ -171,7 +185,12 @@ def _cases(
         if error.texts:
             raise
         wrong = [
-            Diagnostic(span, f"{d.span.file}: {d.message}", d.hint or "correct the data file")
+            replace(
+                d,
+                span=span,
+                message=f"{shown(Path(d.span.file))}: {d.message}",
+                hint=d.hint or "correct the data file",
+            )
             for d in error.diagnostics
         ]
         raise CompileError(wrong, checked.texts) from None
@@ -183,24 +202,44 @@ def _cases(
 def check(paths: Sequence[Path]) -> Findings:
     """Every mistake and warning of the given files and folders, as far as each can be read."""
     found = Findings()
-    for path in files_of(paths, found):
-        try:
-            source = read_source(path, shown(path))
-            found.texts.update(source.texts)
-            kind = kind_of(source)
-            if kind == "program":
-                loaded = load(path)
-                found.diagnostics += loaded.warnings
-                found.texts.update(loaded.checked.texts)
-            elif kind == "attributes":
-                read_attributes(source, found)
-                _is_called(source, "set", path, found)
-            else:
-                read_decider(source, Library.beside(path), found)
-                _is_called(source, "decider", path, found)
-        except CompileError as error:
-            found.add(error)
+    for path in paths:
+        if not os.path.isdir(path):
+            _check(path, found)
+            continue
+        ours = [below for below in yaml_below(path) if _check(below, found, in_folder=True)]
+        if not ours:
+            said = "there is nothing to check in this folder"
+            found.error(Span(shown(path)), said, not_ours(path))
     return found
+
+
+def _check(path: Path, found: Findings, in_folder: bool = False) -> bool:
+    """Whether it is a file of ours. What merely lies in the same folder may be anything."""
+    try:
+        source = read_source(path, shown(path))
+    except CompileError as error:
+        if in_folder and not mentions_us(path):
+            return False
+        found.add(error)
+        return True
+    if in_folder and is_foreign(source):
+        return False
+    found.texts.update(source.texts)
+    try:
+        kind = kind_of(source)
+        if kind == "program":
+            loaded = load(path)
+            found.diagnostics += loaded.warnings
+            found.texts.update(loaded.checked.texts)
+        elif kind == "attributes":
+            read_attributes(source, found)
+            _is_called(source, "set", path, found)
+        else:
+            read_decider(source, Library.beside(path), found)
+            _is_called(source, "decider", path, found)
+    except CompileError as error:
+        found.add(error)
+    return True
 
 
 def _is_called(source: Source, key: str, path: Path, found: Findings) -> None:
@@ -210,21 +249,6 @@ def _is_called(source: Source, key: str, path: Path, found: Findings) -> None:
     if looked_up and isinstance(name, str) and name != path.stem:
         said = f"`{name}` stands in {path.name}, so nobody would find it"
         found.error(source.at((key,)), said, f"write `{key}: {path.stem}`, or rename the file")
-
-
-def files_of(paths: Sequence[Path], found: Findings) -> list[Path]:
-    """The YAML files meant: files as they are, folders with everything below them."""
-    files: list[Path] = []
-    for path in paths:
-        if os.path.isdir(path):
-            below = sorted(p for p in path.rglob("*.yaml") if p.is_file())
-            if not below:
-                hint = "files of align-dsl end in .yaml"
-                found.warn(Span(shown(path)), "there is nothing to check in this folder", hint)
-            files += below
-        else:
-            files.append(path)
-    return list(dict.fromkeys(files))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +270,10 @@ def select(loaded: Loaded, selection: Selection) -> Loaded:
     for name in selection.only:
         known = [d.name for d in program.deciders]
         if name not in known:
-            raise PlanError(f"no decider named `{name}` in this program; {nearest(name, known)}")
+            wrong = f"no decider named `{name}` in this program"
+            raise PlanError(
+                picture(Diagnostic(Span(f"--only {name}"), wrong, nearest(name, known)), "")
+            )
     deciders = tuple(d for d in program.deciders if not selection.only or d.name in selection.only)
     cases = part(loaded.cases, program.data.split, program.data.cases)[: selection.limit]
     if not cases:
@@ -319,7 +346,7 @@ def run(
     from align_dsl.engine.execute import Gone, Stop, execute
     from align_dsl.records.judge import judge
     from align_dsl.records.owner import owner
-    from align_dsl.records.record import RunRecord
+    from align_dsl.records.record import Cost, RunRecord
 
     selection = selection or Selection()
     stop = stop if stop is not None else Stop()
@@ -328,10 +355,13 @@ def run(
     backends = open_backends(program)
     try:
         todo = plan_run(loaded, backends, selection.control)
+        name = run_id(loaded, selection, todo, backends)
+        before = store.record(name)
+        lost = before.lost if before else Cost()
         if retry_failed:
-            store.forget_failures(todo.model_jobs)
+            lost += store.forget_failures(todo.model_jobs)
         record = RunRecord(
-            id=run_id(loaded, selection, todo, backends),
+            id=name,
             program=program.name,
             program_digest=program.digest(),
             source=loaded.checked.source.file,
@@ -345,6 +375,7 @@ def run(
             targets=program.targets,
             jobs=len(todo.model_jobs),
             owner=owner(),
+            lost=lost,
         )
         if len(store.known(todo.model_jobs)) < len(todo.model_jobs):
             for backend in backends.values():

@@ -11,7 +11,7 @@ from align_dsl.errors import CompileError
 from align_dsl.language.extend import MAX_CHAIN, extend
 from align_dsl.language.library import Library, shown
 from align_dsl.language.source import Source, parse, read_source
-from align_dsl.pipeline import check, compile
+from align_dsl.pipeline import Changes, check, compile
 
 PARENT = """\
 version: 1
@@ -163,3 +163,39 @@ def test_shown_paths_are_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert shown(tmp_path / "a" / "b.yaml") == "a/b.yaml"
     (tmp_path / "x.yaml").write_text("a: 1")
     assert read_source(tmp_path / "x.yaml", shown(tmp_path / "x.yaml")).file == "x.yaml"
+
+
+def test_a_program_is_found_from_within_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, what lies above is not what `.` has as its parent."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    (tmp_path / "attributes").mkdir()
+    shipped = Path(__file__).parents[1]
+    (tmp_path / "attributes" / "mta.yaml").write_text(
+        (shipped / "attributes" / "mta.yaml").read_text()
+    )
+    data = shipped / "programs" / "data" / "triage.jsonl"
+    (folder / "one.yaml").write_text(
+        "version: 1\nprogram: one\nabout: One.\nattributes: mta\n"
+        f"data: {{format: jsonl, path: '{data}'}}\ntargets: {{each: [low]}}\n"
+        "deciders: {d: {use: random}}\nmodel: embedded\nmetrics: [accuracy]\n"
+    )
+    (folder / "two.yaml").write_text("version: 1\nprogram: two\nextends: one.yaml\n")
+    for where, name in ((folder, "two.yaml"), (tmp_path, "programs/two.yaml")):
+        monkeypatch.chdir(where)
+        assert compile(Path(name)).program.name == "two"
+
+
+def test_a_path_on_the_command_line_is_seen_from_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = Path(__file__).parents[1]
+    (tmp_path / "mine").mkdir()
+    data = (shipped / "programs" / "data" / "triage.jsonl").read_text()
+    (tmp_path / "mine" / "some.jsonl").write_text(data)
+    monkeypatch.chdir(tmp_path)
+    changes = Changes(sets=("data.path=mine/some.jsonl",))
+    program = compile(shipped / "programs" / "mta.yaml", changes).program
+    assert Path(program.data.place.path) == Path("mine/some.jsonl")

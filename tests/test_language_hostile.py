@@ -1,4 +1,4 @@
-"""Files that mean harm, or none at all: each is refused with a place, at once, and does nothing."""
+"""Files that mean harm, or none at all: each is refused with a place, soon, and does nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +14,12 @@ import pytest
 from align_dsl.commands import main
 from align_dsl.errors import columns, visible
 from align_dsl.language.library import shipped_folder
+from tests.work import counted
 
 CORPUS = sorted((Path(__file__).parent / "hostile").glob("*.yaml"))
 PLACE = re.compile(r"-->\s\S+", re.MULTILINE)  # a file that cannot be read has no lines
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+MOST_LINES = 10_000_000  # of Python; as many values as a file may have take four million
 
 Said = tuple[int, str]
 Run = Callable[..., Said]
@@ -41,16 +42,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def assert_refused(run: Run, path: Path, *options: str) -> str:
-    modules, began = set(sys.modules), time.process_time()
-    code, said = run("check", *options, path)
-    took = time.process_time() - began
+    modules = set(sys.modules)
+    with counted(MOST_LINES):
+        code, said = run("check", *options, path)
     assert code == 2, said
     assert PLACE.search(said) or options, said
     assert "Traceback" not in said
     assert "bug:" not in said
     assert not UNSAFE.search(said), said
     assert len(said) < 100_000
-    assert took < 1, f"{took:.2f} s"
     assert not Path("canary").exists()
     assert not {"antigravity", "dspy", "litellm"} & (set(sys.modules) - modules)
     return said
@@ -108,7 +108,7 @@ def test_folder_as_a_file_in_it(run: Run) -> None:
     Path("x/folder.yaml").mkdir(parents=True)
     os.mkfifo("x/pipe.yaml")
     code, said = run("check", "x")
-    assert code == 0
+    assert code == 2
     assert "nothing to check" in said
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align_dsl.errors import CompileError, Findings
@@ -233,6 +233,7 @@ def test_one_rater_without_only_rates_all() -> None:
 
 
 @given(st.text(), st.text())
+@settings(deadline=None)
 def test_filled_in_text_is_never_looked_at_again(high: str, low: str) -> None:
     assert fill("{high}|{low}", {"high": high, "low": low}) == f"{high}|{low}"
 
@@ -260,6 +261,7 @@ def test_fields(text: str, fields: tuple[str, ...]) -> None:
 
 
 @given(st.floats(0, 1))
+@settings(deadline=None)
 def test_every_value_has_words(value: float) -> None:
     assert stance(value)
 

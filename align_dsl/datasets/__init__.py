@@ -7,13 +7,14 @@ labels within 0..1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
-from align_dsl.errors import CompileError, Diagnostic, Span
+from align_dsl.datasets._mistakes import LISTED
+from align_dsl.errors import CompileError, Diagnostic, Span, rest
+from align_dsl.language.files import listed
 from align_dsl.registry import DATASETS
 from align_dsl.types import Attribute, Case, Exemplar, Pool, Scenario, digest
-
-MAX_SHOWN = 20  # mistakes of one data file that are listed
 
 
 def load(format: str, path: Path, attributes: Mapping[str, Attribute]) -> tuple[Case, ...]:
@@ -23,16 +24,27 @@ def load(format: str, path: Path, attributes: Mapping[str, Attribute]) -> tuple[
         raise CompileError([wrong], {})
     cases = tuple(DATASETS[format.replace("-", "_")](path, attributes))
     if not cases:
-        raise CompileError([Diagnostic(Span(str(path)), "no cases in here", "check the path")], {})
+        raise CompileError([Diagnostic(Span(str(path)), "no cases in here", _look(path))], {})
     found: list[str] = []
     seen: set[str] = set()
     for case in cases:
         found += _mistakes(case, seen)
         seen.add(case.scenario.id)
     if found:
-        shown = [Diagnostic(Span(str(path)), said) for said in found[:MAX_SHOWN]]
-        raise CompileError(shown, {})
+        listed = [Diagnostic(Span(str(path)), said) for said in found[:LISTED]]
+        if more := len(found) - LISTED:
+            listed += [rest(Span(str(path)), more)] * (more > 0)
+        raise CompileError(listed, {})
     return cases
+
+
+def _look(path: Path) -> str:
+    """What there is instead of cases, for someone who has named another folder or format."""
+    if not path.is_dir():
+        return "write cases into it, or give another path"
+    names = sorted(p.name for p in islice(path.iterdir(), 1000))
+    holds = f"the folder holds {listed(names)}" if names else "the folder is empty"
+    return f"{holds}; check the path and `format:`"
 
 
 def _mistakes(case: Case, seen: set[str]) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from align_dsl.errors import CompileError, Diagnostic, Span
+from align_dsl.datasets._records import WrongLabel, read_each, records
 from align_dsl.language.attributes import by_any_name
 from align_dsl.types import Attribute, Case, Choice, Scenario
 
@@ -37,21 +37,17 @@ def align_system(path: Path, attributes: Mapping[str, Attribute]) -> Iterator[Ca
     yield from merged.values()
 
 
-def _rows(file: Path, attributes: Mapping[str, Attribute]) -> Iterator[Case]:
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CompileError([Diagnostic(Span(str(file)), f"not JSON: {error}")], {}) from None
-    if not isinstance(rows, list):
-        raise CompileError([Diagnostic(Span(str(file)), "expected a list of records")], {})
+def _rows(file: Path, attributes: Mapping[str, Attribute]) -> list[Case]:
+    rows = records(file)
     top = 10.0 if any(v > 1 for row in rows for v in _all_labels(row)) else 1.0
     names = by_any_name(attributes)
-    for number, row in enumerate(rows, start=1):
-        try:
-            yield _case(row, names, top)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            said = f"record {number} is not an input/output record: {error!r}"
-            raise CompileError([Diagnostic(Span(str(file)), said)], {}) from None
+    return read_each(file, rows, lambda _, row: _case(row, names, top), _FORM)
+
+
+_FORM = (
+    'a record is {"input": {"scenario_id", "full_state": {"unstructured"},'
+    ' "choices": [{"unstructured"}]}, "label": [{"ATTRIBUTE": NUMBER}]}'
+)
 
 
 def _all_labels(row: Any) -> Iterator[float]:
@@ -73,6 +69,8 @@ def _case(row: dict[str, Any], names: Mapping[str, str], top: float) -> Case:
     for choice, option, said in zip(choices, given["choices"], rows, strict=False):
         for name, value in {**(option.get("kdma_association") or {}), **(said or {})}.items():
             own = names.get(name) or names.get(name.lower())
+            if own is not None and isinstance(value, str):
+                raise WrongLabel(f"the label on `{name}` must be a number, not `{value[:40]}`")
             if own is not None and isinstance(value, int | float):
                 labels.setdefault(choice.id, {})[own] = value / top
     group = str(given["scenario_id"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from align_dsl.errors import nearest
 
 LIMITS = ("calls", "tokens", "seconds")
 
@@ -58,10 +61,40 @@ def parse(written: str, limits: Sequence[str] = LIMITS) -> dict[str, int]:
     for one in written.split(","):
         name, equals, number = (part.strip() for part in one.rpartition("="))
         name, amount = name if equals else "calls", _whole(number)
-        if name not in limits or amount is None:
-            raise ValueError(f"write {'=N, '.join(limits)}=N or some of them, as in calls=500")
+        if name not in limits or amount is None or name in found:
+            raise ValueError(_wrong(one.strip(), name, number, amount, limits))
         found[name] = amount
     return found
+
+
+def _wrong(one: str, name: str, number: str, amount: int | None, limits: Sequence[str]) -> str:
+    """What is wrong with one part of a budget, and what may be written.
+
+    >>> _wrong("cals=7", "cals", "7", 7, LIMITS)
+    'no `cals` in `cals=7`; did you mean `calls`?'
+    >>> _wrong("5 calls", "calls", "5 calls", None, LIMITS)
+    '`5 calls` has no `=`; did you mean `calls=5`?'
+    """
+    write = f"write {'=N, '.join(limits)}=N or some of them, as in calls=500"
+    if not one:
+        return f"it is empty, or has a comma too many; {write}"
+    if not name:
+        return f"no name before `{one}`; {write}"
+    if name not in limits:
+        hint = nearest(name, limits)
+        return f"no `{name}` in `{one}`; {hint if hint.startswith('did') else write}"
+    if amount is not None:
+        return f"`{name}` is given twice; {write}"
+    if not number:
+        return f"no number after `{one}`; {write}"
+    if meant := _AMOUNT.fullmatch(one):
+        digits, unit = meant[1] or meant[4], meant[2] or meant[3]
+        if unit in limits:
+            return f"`{one}` has no `=`; did you mean `{unit}={digits}`?"
+    return f"`{number}` must be a whole number, 0 or more; {write}"
+
+
+_AMOUNT = re.compile(r"([0-9]+)\s*([a-z]+)|([a-z]+)\s*:?\s*([0-9]+)")
 
 
 def _whole(number: str) -> int | None:

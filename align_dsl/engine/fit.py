@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from align_dsl.engine import prompt
+from align_dsl.engine.quirks import SELF_HOSTED
 from align_dsl.engine.split import part
 from align_dsl.errors import Findings, Span, nearest
 from align_dsl.language.program import Decider, Step
@@ -32,6 +33,7 @@ def fit(
         )
     _labels_exist(checked, decided, found, narrow)
     for decider in program.deciders:
+        _probabilities_are_told(checked, decider, found)
         for step in decider.steps:
             _pool_is_large_enough(checked, decider, step, pool, found)
             _demos_are_there(checked, decider, step, (*pool, *cases), found)
@@ -60,8 +62,24 @@ def _labels_exist(checked: Checked, decided: Sequence[Case], found: Findings, na
     said = (
         f"no case is labelled on {names}, so the metric {program.metrics[0]} has nothing to score"
     )
-    hint = f"labelled are: {', '.join(sorted(labelled)) or 'none'}; narrow `targets:` to those"
+    hint = f"labelled are: {', '.join(sorted(labelled))}; narrow `targets:` to those"
+    if not labelled:
+        hint = "no label has the name of an attribute of this program, or one of its `aliases:`"
     found.error(source.key(("targets",)), said, hint)
+
+
+def _probabilities_are_told(checked: Checked, decider: Decider, found: Findings) -> None:
+    for one, model in checked.program.pairs():
+        provider = model.address.partition("/")[0]
+        if one != decider or model.backend != "litellm" or provider in SELF_HOSTED:
+            continue
+        for step in decider.steps:
+            if step.params.get("rating") == "expected":
+                at = checked.source.key(("deciders", decider.name))
+                span = checked.origins.get(f"{decider.name}.{step.name}.rating", at)
+                said = f"`rating: expected` needs probabilities, which `{model.name}` does not tell"
+                hint = "write `rating: verbal` or `rating: sampled`, or use a server of your own"
+                found.error(span, said, hint)
 
 
 def _pool_is_large_enough(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from align_dsl.errors import CompileError, Findings, Span, nearest
@@ -140,6 +141,9 @@ def sound_scale(one: ScaleDeclaration, place: Callable[[str], Span], found: Find
         hint = "swap them" if scale.low > scale.high else "give it room: {low: 0, high: 10}"
         found.error(place("low"), said, hint)
         return Scale()
+    if not math.isfinite(scale.high - scale.low):
+        found.error(place("high"), "the scale is too wide to be kept", "take smaller numbers")
+        return Scale()
     if scale.step <= 0 or not _fits(scale.low, scale.high, scale.step):
         said = f"steps of {scale.step:g} do not lead from {scale.low:g} to {scale.high:g}"
         hint = f"it must divide the scale evenly: `step: {(scale.high - scale.low) / 10:g}`"
@@ -150,6 +154,8 @@ def sound_scale(one: ScaleDeclaration, place: Callable[[str], Span], found: Find
 
 def _fits(low: float, high: float, step: float) -> bool:
     steps = (high - low) / step
+    if steps > 200_000:
+        return False
     return abs(steps - round(steps)) < 1e-9 and round(steps) <= 100_000
 
 

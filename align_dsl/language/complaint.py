@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import typing
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from align_dsl.errors import Diagnostic, nearest
+from align_dsl.language.keys import keys_at
 from align_dsl.language.source import Path, Source
 
 
@@ -23,12 +22,17 @@ def diagnose(kind: type[BaseModel], source: Source, below: Path, error: ErrorDet
     where, context, value = error["type"], error.get("ctx", {}), error["input"]
     if where == "missing":
         hint = _examples.get(".".join(map(str, path[-2:])), _examples.get(name, ""))
+        if name == "attributes" and "set" in kind.model_fields:
+            hint = _OF_A_SET
         if path[:2] == ("optimize", "space"):
             hint = "for instance {low: 0, high: 10}, or a list of values"
         return Diagnostic(source.key(path[:-1]), f"`{name}` is missing", hint)
     if where == "extra_forbidden":
-        known = sorted(_fields(kind, error["loc"][:-1]) or [])
+        above = [part for part in loc[:-1] if part not in _TAGS]
+        known = sorted(keys_at(kind, above))
         hint = nearest(name, known)
+        if (own := _CALLED.get(name.lower())) in known:
+            hint = f"did you mean `{own}`?"
         if "targets" in path[:-1] and not hint.startswith("did"):
             hint = f"to say where someone stands: `values: {{{name}: high}}`"
         return Diagnostic(source.key(path), f"unknown key `{name}`", hint)
@@ -43,13 +47,20 @@ def diagnose(kind: type[BaseModel], source: Source, below: Path, error: ErrorDet
     span, got = source.at(path), described(value)
     if expected := _expected(error):
         hint = _fix(error, name)
-        if path[:1] == ("deciders",) and len(path) == 2 and isinstance(value, str):
+        if path[:1] in (("deciders",), ("models",)) and len(path) == 2 and isinstance(value, str):
             hint = f"write `{name}: {{use: {value}}}`"
+        if name == "attributes" and "set" in kind.model_fields:
+            hint = _OF_A_SET
+        if path[:1] == ("attributes",) and len(path) == 2 and isinstance(value, str):
+            hint = f"say more of it: `{name}: {{about: ..., high: ..., low: ...}}`"
         return Diagnostic(span, f"{said} must be {expected}, not {got}", hint)
     if where == "string_pattern_mismatch":
         return Diagnostic(span, f"{said} cannot be {got}", _pattern_hint(context, value, name))
     if where in ("too_short", "string_too_short"):
         hint = "write a few words" if where.startswith("string") else "write at least one entry"
+        hint = _forms.get(name, _examples.get(name, hint))
+        if name == "attributes" and "set" in kind.model_fields:
+            hint = _OF_A_SET
         return Diagnostic(span, f"{said} is empty", hint)
     message = error["msg"].replace("Input should be ", "")
     return Diagnostic(span, f"{said} must be {message}, not {got}")
@@ -64,7 +75,8 @@ def _expected(error: ErrorDetails) -> str:
     if where == "literal_error":
         return str(context["expected"]).replace("'", "`")
     if where in _BOUNDS:
-        return f"{_BOUNDS[where]} {next(iter(context.values())):,g}"
+        bound = next(iter(context.values()))
+        return f"{_BOUNDS[where]} {bound:{',' if isinstance(bound, int) else ',g'}}"
     return _EXPECTED.get(where, "")
 
 
@@ -75,6 +87,12 @@ _BOUNDS = {
     "less_than": "less than",
 }
 _TAGS = {"<text>": "text", "<list>": "a list", "<mapping>": "a mapping", "<number>": "a number"}
+_CALLED = {  # what others call a key
+    "min": "low", "minimum": "low", "max": "high", "maximum": "high", "description": "about",
+    "url": "endpoint", "base_url": "endpoint", "api_base": "endpoint", "api_key": "key",
+    "<<": "extends", "dataset": "data", "file": "path", "type": "use", "algorithm": "use",
+    "settings": "with",
+}  # fmt: skip
 _NAMES = "names are lower-case letters, digits and _, and start with a letter"
 _EXPECTED = {
     "string_type": "text",
@@ -110,6 +128,7 @@ _examples = {
     "high": "say what a choice at the high end shows",
     "low": "say what a choice at the low end shows",
 }
+_OF_A_SET = "for instance `attributes: {mercy: {about: ..., high: ..., low: ...}}`"
 _forms = {
     name: _examples[name] for name in ("attributes", "data", "targets", "deciders", "decide")
 } | {
@@ -117,6 +136,18 @@ _forms = {
     "split": _examples["train"],
     "scale": _examples["scale.low"],
     "definitions": "write `ATTRIBUTE: what it is, in other words`",
+    "anchors": "for instance `anchors: {0: what a zero looks like, 10: what a ten looks like}`",
+    "values": "for instance `values: {fairness: 1, risk_aversion: 0.5}`",
+    "weights": "for instance `weights: {fairness: 2}`",
+    "params": "for instance `params: {shots: 5}`",
+    "with": "for instance `with: {shots: 5}`",
+    "takes": "for instance `takes: {demos: recall}`",
+    "demos": "for instance `demos: [{case: ID}]`",
+    "steps": "for instance `steps: [{name: rate, use: rate_together, each: [attribute]}]`",
+    "model": "for instance `model: embedded`",
+    "space": "for instance `space: {shots: [1, 5, 20]}`",
+    "models": "for instance `models: {small: {use: ollama_chat/llama3.2:3b}}`",
+    "optimize": "for instance `optimize: {decider: NAME}`",
 }
 
 
@@ -130,8 +161,8 @@ def described(value: Any) -> str:
             return "a mapping"
         case list():
             return "a list"
-        case str() if len(value) > 40:
-            return f"`{value[:37]}...`"
+        case str() | int() if len(str(value)) > 40:
+            return f"`{str(value)[:37]}...`"
         case _:
             return f"`{value}`"
 
@@ -148,24 +179,63 @@ def _fix(error: ErrorDetails, name: str) -> str:
             return "write one text"
         case "list_type", str() | int() | float():
             return f"put it in brackets: [{described(value).strip('`')}]"
+        case "list_type", dict():
+            return f"begin each item with a dash: `- {next(iter(value), 'name')}: ...`"
         case "list_type", _:
             return "write a list: [ONE, ANOTHER]"
         case "int_type" | "float_type" | "int_from_float", str() if _is_number(value):
             return "write the number without quotes"
         case "bool_type", _:
             return "write true or false, without quotes"
+        case "float_type" | "int_type" | "int_from_float", _ if not isinstance(value, float):
+            return f"for instance `{name}: {_NUMBERS.get(name, '1')}`"
+        case "int_type" | "int_from_float", float() if abs(value) < 1e9:
+            return f"for instance `{name}: {round(value)}`"
         case "literal_error", str() if expected == value:
             return "write it without quotes"
         case "literal_error", _ if name == "version":
             return "this is the only version there is so far"
+        case "literal_error", str() if expected == "`low` or `high`":
+            hint = nearest(value, ("low", "high"))
+            return hint if hint.startswith("did") else "write low, high or a number from 0 to 1"
         case "literal_error", _:
             hint = nearest(str(value), [o.strip(" `") for o in re.split(",|or ", expected)])
             return hint if hint.startswith("did") else ""
         case "less_than", float() | int() if name in ("train", "test") and value <= 100:
             return f"shares are written on 0..1: {value:g} % is {value / 100:g}"
+        case _, str() if name in ("data", "exemplars") and value:
+            return f"write `{name}: {{format: jsonl, path: {value}}}`"
+        case _, str() if name == "propose" and value:
+            return f"write `propose: {{model: {value}}}`"
         case "union_tag_invalid", dict() if name == "model":
             return "name it under `models:`, and write that name here"
+    if name == "scale" and (ends := _ends(value)):
+        return f"did you mean `scale: {{low: {ends[0]}, high: {ends[1]}}}`?"
+    if expected == "a list or a mapping" and name not in _forms:
+        return "for instance [1, 5, 20], or {low: 1, high: 20}"
     return _forms.get(name, "write `key: value`" if "mapping" in expected else "")
+
+
+_NUMBERS = {"high": "10", "low": "0", "train": "0.5", "test": "0.5", "temperature": "0.7"}
+
+
+def _ends(value: Any) -> tuple[str, str] | None:
+    """The two ends of a scale that was written some other way.
+
+    >>> _ends("0-10"), _ends([1, 5]), _ends(7), _ends("wide")
+    (('0', '10'), ('1', '5'), ('0', '7'), None)
+    """
+    match value:
+        case str() if found := _RANGE.fullmatch(value):
+            return found[1], found[3]
+        case [int() | float() as low, int() | float() as high]:
+            return f"{low:g}", f"{high:g}"
+        case int() | float() if not isinstance(value, bool) and value > 0:
+            return "0", f"{value:g}"
+    return None
+
+
+_RANGE = re.compile(r"\s*(-?[0-9]+(\.[0-9]+)?)\s*(?:-|–|\.\.+|to|:|,|/)\s*(-?[0-9]+(\.[0-9]+)?)\s*")
 
 
 def _is_number(text: str) -> bool:
@@ -197,42 +267,3 @@ def _pattern_hint(context: dict[str, Any], value: Any, name: str) -> str:
     better = re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_")
     fits = re.fullmatch("[a-z][a-z0-9_]{0,63}", better)
     return f"write `{better}`: {_NAMES}" if fits else _NAMES
-
-
-def _fields(kind: Any, loc: tuple[int | str, ...]) -> set[str]:
-    """The keys that are known at `loc`, found by walking down the annotations."""
-    here: list[Any] = [kind]
-    for part in loc:
-        if part not in _TAGS:
-            here = [below for one in here for below in _below(one, part)]
-    return {
-        f.alias or name
-        for one in here
-        for member in _members(one)
-        if isinstance(member, type) and issubclass(member, BaseModel)
-        for name, f in member.model_fields.items()
-    }
-
-
-def _below(kind: Any, part: int | str) -> Iterator[Any]:
-    for member in _members(kind):
-        arguments = typing.get_args(member)
-        if isinstance(part, int) and typing.get_origin(member) is list:
-            yield arguments[0]
-        elif typing.get_origin(member) is dict:
-            yield arguments[1]
-        elif isinstance(member, type) and issubclass(member, BaseModel):
-            for name, f in member.model_fields.items():
-                if part in (name, f.alias):
-                    yield f.annotation
-
-
-def _members(kind: Any) -> Iterator[Any]:
-    origin = typing.get_origin(kind)
-    if origin is Annotated:
-        yield from _members(typing.get_args(kind)[0])
-    elif origin in (typing.Union, type(int | str)):
-        for member in typing.get_args(kind):
-            yield from _members(member)
-    else:
-        yield kind

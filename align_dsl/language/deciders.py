@@ -54,7 +54,8 @@ def resolve_decider(
         whole = read_part(DeciderDeclaration, body, (), body.data)
         if whole.decide is None:
             hint = "add `use: NAME` for a shipped one, or `steps:` and `decide:`"
-            found.error(source.key(at), f"the decider `{name}` does not say how it decides", hint)
+            span = source.keys.get((*at, "use")) or source.key(at)
+            found.error(span, f"the decider `{name}` does not say how it decides", hint)
             return None
         work = Work(name, body, library, attributes, found, origins)
         return _build(

@@ -42,7 +42,9 @@ class Library:
     def beside(cls, file: Path) -> Library:
         extra = [Path(p) for p in os.environ.get("ALIGN_PATH", "").split(os.pathsep) if p]
         folder = file.parent
-        return cls([folder, folder.parent, Path("."), *extra, shipped_folder()])
+        # what lies above `.` is not its `parent`, which is `.` again
+        above = folder.parent if folder.parts else Path("..")
+        return cls([folder, above, Path("."), *extra, shipped_folder()])
 
     def source(self, kind: str, name: str) -> Source:
         """The file of that name. Raises CompileError without texts where there is none."""

@@ -62,7 +62,12 @@ def resolve_model(
     if not backend:
         provider = use.partition("/")[0]
         options = [*declared, *sorted(backends), *(f"{p}/..." for p in PROVIDERS)]
-        if "/" in use:
+        if provider in PROVIDERS:
+            found.error(span, f"`{use}` names no model", f"write `{provider}/MODEL`")
+        elif "://" in use:
+            hint = "name it under `models:`, as in `small: {use: openai/MODEL, endpoint: URL}`"
+            found.error(span, f"`{use}` is an address, not a model", hint)
+        elif "/" in use:
             found.error(span, f"no provider named `{provider}`", nearest(provider, PROVIDERS))
         else:
             hint = nearest(use, options)

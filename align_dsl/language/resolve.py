@@ -141,12 +141,14 @@ def _data(declared: ProgramFile, source: Source, library: Library, found: Findin
 def _place(
     one: PlaceDeclaration, at: Path, source: Source, library: Library, found: Findings
 ) -> Place:
-    """A format by its name, hyphens or not, and a path as seen from the file that says it."""
+    """A format by its name, hyphens or not, and a path as seen from the file that says it; what the
+    command line says, as seen from where one stands."""
     name = one.format.replace("-", "_")
     if name not in library.datasets:
         hint = nearest(name, list(library.datasets))
         found.error(source.at((*at, "format")), f"no data format named `{one.format}`", hint)
-    said_in = FilePath(source.at((*at, "path")).file).parent
+    file = source.at((*at, "path")).file
+    said_in = FilePath() if file.startswith("--") else FilePath(file).parent
     return Place(format=name, path=str(said_in / one.path))
 
 

@@ -18,7 +18,7 @@ from pydantic import (
     ValidationError,
 )
 
-from align_dsl.errors import CompileError, Diagnostic
+from align_dsl.errors import CompileError
 from align_dsl.language.complaint import diagnose
 from align_dsl.language.extend import OWN
 from align_dsl.language.source import Path, Source
@@ -349,19 +349,6 @@ KINDS: dict[str, type[Declaration]] = {
     "attributes": AttributesFile,
     "decider": DeciderFile,
 }
-_MARKS = {"program": "program", "attributes": "set", "decider": "decider"}
-
-
-def kind_of(source: Source) -> str:
-    """Which kind of file this is, told by its naming key."""
-    data = source.data if isinstance(source.data, dict) else {}
-    for kind, mark in _MARKS.items():
-        if mark in data:
-            return kind
-    hint = "a program has `program:`, attributes have `set:`, a decider has `decider:`"
-    wrong = Diagnostic(source.at(()), "this file does not say what it is", hint)
-    raise CompileError([wrong], source.texts)
-
 
 D = TypeVar("D", bound=Declaration)
 

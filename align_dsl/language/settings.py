@@ -76,7 +76,7 @@ def fits(work: Work, param: Param, given: Given, text_is_prompt: bool = True) ->
     is_kind = isinstance(value, kinds)
     if not is_kind or (isinstance(value, bool) and bool not in kinds):
         if param.type != "any":
-            hint = f"for instance {_instance(param)}" if param.default is not None else ""
+            hint = f"for instance {_instance(name, param)}" if param.default is not None else ""
             if isinstance(value, str) and value.replace(".", "", 1).isdigit():
                 hint = "write the number without quotes"
             elif not hint and param.low is not None and param.high is not None:
@@ -117,5 +117,5 @@ def _one_of(work: Work) -> str:
     return next(iter(work.attributes), "ATTRIBUTE")
 
 
-def _instance(param: Param) -> str:
-    return f"`{param.name}: {json.dumps(param.default)}`"
+def _instance(name: str, param: Param) -> str:
+    return f"`{name}: {json.dumps(param.default)}`"

@@ -10,21 +10,21 @@ from __future__ import annotations
 import math
 import os
 import re
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
 
-from align_dsl.errors import CompileError, Diagnostic, Span
+from align_dsl.errors import CompileError, Diagnostic, Span, rest
+from align_dsl.language.files import instead, unusable
 
 Path = tuple[str | int, ...]
 
 MAX_BYTES = 1_000_000  # a program is written by hand; data belongs into JSONL
 MAX_DEPTH = 32
 MAX_NODES = 50_000
-MAX_WRONG = 100  # whoever has made more mistakes than that has made one
+MAX_WRONG = 100  # mistakes that are listed; the rest is counted
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -85,7 +85,8 @@ def read_text(path: FilePath, name: str) -> str:
     """The text of a file, if it is one, and of a size that a person may have written."""
     problem = "this is a folder" if os.path.isdir(path) else unusable(path)
     if problem:
-        raise CompileError([Diagnostic(Span(name), problem, "give the path of a YAML file")], {})
+        hint = instead(path) or "give the path of a YAML file"
+        raise CompileError([Diagnostic(Span(name), problem, hint)], {})
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
@@ -95,20 +96,6 @@ def read_text(path: FilePath, name: str) -> str:
             [Diagnostic(Span(name), said, "check the path and its rights")], {}
         ) from None
     return decode(raw, name)
-
-
-def unusable(path: FilePath) -> str:
-    """Why a path is neither a file nor a folder; empty where it is one.
-
-    Devices and pipes are refused unopened: reading them may never end.
-    """
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return "there is no such file"
-    except (OSError, ValueError) as error:  # too long, not permitted, a NUL inside
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "this is not a regular file"
 
 
 def decode(raw: bytes, file: str) -> str:
@@ -153,6 +140,8 @@ def parse(text: str, file: str = "<text>") -> Source:
         builder.say(Span(file), f"not YAML: {error}")
     except _Enough:
         pass
+    if builder.unlisted is not None:
+        builder.wrong.append(rest(builder.unlisted, builder.more))
     if not builder.wrong and not builder.done:
         builder.say(Span(file), "the file is empty", "start it with `version: 1`")
     if builder.wrong:
@@ -164,7 +153,7 @@ def _not_yaml(error: yaml.MarkedYAMLError, file: str, lines: list[str]) -> Diagn
     """The parser's complaint in our words, and where the mistake begins rather than was noticed."""
     problem, began = str(error.problem), error.context_mark
     mark = error.problem_mark or began
-    at = (mark.line, mark.column) if mark else (0, 0)
+    at, width = ((mark.line, mark.column) if mark else (0, 0)), 1
     line = lines[at[0]] if at[0] < len(lines) else ""
     character = line[at[1] : at[1] + 1]
     opened = ""
@@ -176,6 +165,16 @@ def _not_yaml(error: yaml.MarkedYAMLError, file: str, lines: list[str]) -> Diagn
         at = (began.line, began.column)
     elif "\t" in line[: at[1] + 1] and not line[: at[1] + 1].strip():
         said, hint = "a tab cannot indent", "indent with spaces"
+    elif "could not find expected ':'" in problem and began is not None:
+        at, width = (began.line, began.column), len(lines[began.line].strip())
+        said, hint = no_colon(lines[began.line][began.column :])
+    elif "unexpected ':'" in problem:
+        said, hint = "no space follows this colon", "write `key: value`, or put the text in quotes"
+    elif "expected <document start>" in problem:
+        said, hint = "a second document begins here", "one file, one document"
+        if file.endswith(".jsonl"):
+            said = "these are cases, one a line"
+            hint = "a program names them: `data: {format: jsonl, path: PATH}`"
     elif "cannot start any token" in problem:
         said = f"a text cannot start with `{character}`"
         hint = "put the text in quotes"
@@ -194,10 +193,32 @@ def _not_yaml(error: yaml.MarkedYAMLError, file: str, lines: list[str]) -> Diagn
     elif "expected key" in problem or "'-' indicator" in problem or "block end" in problem:
         said = "this does not fit what stands above"
         hint = "check the indentation, and that nothing follows a closing quote or bracket"
+        if line[at[1] - 1 : at[1]] == "'":
+            hint = "a text in single quotes says a quote by two of them: 'it''s'"
     else:
         said = f"not YAML: {'; '.join(s for s in (error.context, error.problem) if s)}"
         hint = "check indentation, quotes and brackets on this line and the one before"
-    return Diagnostic(Span(file, at[0] + 1, at[1] + 1), said, hint)
+    return Diagnostic(Span(file, at[0] + 1, at[1] + 1, width), said, hint)
+
+
+def no_colon(line: str) -> tuple[str, str]:
+    """What to say of a line that should have been `key: value`.
+
+    >>> no_colon("program mta")
+    ('this line is no `key: value`: the colon is missing', 'did you mean `program: mta`?')
+    >>> no_colon("program:mta")[0]
+    'this line is no `key: value`: no space follows the colon'
+    """
+    key, colon, value = line.strip().partition(":")
+    why = "no space follows the colon"
+    if not colon:
+        why = "the colon is missing"
+        key, _, value = key.replace("=", " ").partition(" ")
+    elif value[:1].isspace():
+        why = f"what follows the colon (U+{ord(value[0]):04X}) is no plain space"
+    meant = f"{key}: {value.strip()}".strip()
+    hint = f"did you mean `{meant}`?" if len(meant) <= 80 else "write `key: value`"
+    return f"this line is no `key: value`: {why}", hint
 
 
 _LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as the parser counts lines
@@ -222,11 +243,14 @@ class _Builder:
         self.keys: dict[Path, Span] = {}
         self.open: list[_Open] = []
         self.nodes = 0
+        self.unlisted: Span | None = None  # the first mistake past the limit
+        self.more = 0
 
     def say(self, span: Span, message: str, hint: str = "") -> None:
-        self.wrong.append(Diagnostic(span, message, hint))
-        if len(self.wrong) >= MAX_WRONG:
-            raise _Enough
+        if len(self.wrong) < MAX_WRONG:
+            self.wrong.append(Diagnostic(span, message, hint))
+        else:
+            self.unlisted, self.more = self.unlisted or span, self.more + 1
 
     def span(self, event: yaml.Event) -> Span:
         start: Any = event.start_mark
@@ -343,7 +367,7 @@ class _Builder:
         else:
             return text
         if not math.isfinite(number) or (whole and abs(number) > 2**53):
-            hint = 'quote it if it is text: "..."'
+            hint = 'write a smaller one, or quote it if it is text: "..."'
             self.say(self.span(event), "this number is too large to be kept exactly", hint)
             return None
         # 3.0 and 3 are one number, as in JSON; so the JSON schema and this loader agree

@@ -55,7 +55,10 @@ def _of_item(
     if len(given) != 1:
         said = "a target is given by `each`, by `values` or by a `file`"
         hint = f"keep one of {', '.join(given)}" if given else "for instance `each: [low, high]`"
-        found.error(source.at(at), said + (", not by several" if given else ""), hint)
+        whole = source.at(at)  # or what a command line has put into it
+        ways = [source.keys.get((*at, k), whole) for k in ("each", "values", "file")]
+        span = next((s for s in ways if s.file != whole.file), whole)
+        found.error(span, said + (", not by several" if given else ""), hint)
         return
     for key, needs in (("of", "each"), ("weights", "values"), ("name", "values")):
         if getattr(one, key) and given != [needs]:
@@ -98,6 +101,9 @@ def _each(
 ) -> Iterable[tuple[Target, Span]]:
     names = list(attributes)
     if one.of is not None:
+        if not one.of:
+            hint = "name attributes, or delete `of` to mean all"
+            found.error(source.at((*at, "of")), "`of` is empty", hint)
         names = [
             _name(n, source.at((*at, "of", i)), attributes, found) for i, n in enumerate(one.of)
         ]

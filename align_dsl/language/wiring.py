@@ -100,6 +100,8 @@ def _way_out(work: Work, port: Port, gives: str, at: Path) -> str:
         if fits:
             return f"for {gives} there are the aligners {', '.join(fits)}"
     makers = _that(work, work.library.algorithms, lambda s: s.output == kind)
+    if not makers and port.name in AMBIENT:
+        return f"delete `{port.name}` here: every question brings it along"
     return f"{kind} come from a step that uses {' or '.join(makers)}" if makers else ""
 
 
