@@ -17,6 +17,7 @@ from align_dsl.errors import AlignError
 from align_dsl.servers import search
 from align_dsl.servers.pull import Progress, pull
 from tests.servers.fake_ollama import Answer, FakeOllama, Installed, served
+from tests.servers.sick import Sick
 
 
 def models(*args: str) -> Result:
@@ -75,11 +76,27 @@ def test_nothing_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "http://127.0.0.1:1: connection" in str(result.exception)
 
 
+def test_a_server_that_wants_a_key() -> None:
+    with served(Sick("locked").handle) as url:
+        result = models("--endpoint", f"{url}/v1")
+    said, _, advice = str(result.exception).partition("\n  = ")
+    assert said.endswith("HTTP 401: the server wants a key, or another one")
+    assert advice == "name the variable that holds it: `key:` in a program, or --key"
+
+
+def test_a_key_is_of_no_use_where_no_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(Sick("locked").handle) as url:
+        monkeypatch.setattr(search, "places", lambda: (url,))
+        result = models()
+    advice = str(result.exception).partition("\n  = ")[2]
+    assert advice == "start a server, or name it with --endpoint, and its key with --key"
+
+
 def test_nothing_offered() -> None:
     with served(FakeOllama([]).handle) as url:
         result = models("--endpoint", url)
     assert isinstance(result.exception, AlignError)
-    assert f"{url} (Ollama): offers no model" in str(result.exception)
+    assert f"{url} (Ollama): offers no model\n  = give the server a model" in str(result.exception)
 
 
 def test_a_key_goes_to_named_endpoints_only(

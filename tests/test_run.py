@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shlex
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from align_dsl.engine.budget import Budget
 from align_dsl.pipeline import Changes, Loaded, Outcome, Selection, load, run
 from align_dsl.records.record import Result
 from align_dsl.records.store import Store
-from tests.servers.recorder import Recorder, obey
+from tests.servers.recorder import FAULTS, Recorder, Reply, obey
 from tests.worlds import ATTRIBUTES, PROGRAM, ROOT, cases, perfect_script, shipped, write_world
 
 CLI = [sys.executable, "-m", "align_dsl"]
@@ -469,3 +470,62 @@ def test_a_budget_is_read_strictly(said: str, budget: Budget | None) -> None:
             Budget.parse(said)
     else:
         assert Budget.parse(said) == budget
+
+
+# --- what it took
+
+
+def called(text: str, said: str) -> int:
+    found = re.search(rf"{said} ([\d,]+)", text)
+    assert found is not None, text
+    return int(found[1].replace(",", ""))
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("ends", [(0,), (30,), (20, 45)])
+def test_runs_counts_the_calls_that_run_counts(
+    ends: tuple[int, ...], retries: int, tmp_path: Path
+) -> None:
+    """Also those to a server that was gone: nothing came of them, but they were made."""
+    store = ["--store", str(tmp_path / "a.db")]
+    model = f"hosted_vllm/tiny, retries: {retries}, concurrency: 4"
+    with Recorder() as server:
+        program = PROGRAM.replace("model: embedded", "model: m") + (
+            f"models:\n  m: {{use: {model}, endpoint: {server.url}/v1}}\n"
+        )
+        path = str(write_world(tmp_path, cases(12), program))
+        line = ["run", path, "--only", "regression", "--only", "alone", *store]
+        paid = 0
+        for end in (*ends, None, None):
+            server.script = lambda asked, end=end: (  # type: ignore[misc]
+                obey(asked) if end is None or len(server.asked) <= end else FAULTS["hangs up"]
+            )
+            done = CliRunner().invoke(cli, line)
+            said = done.stdout.splitlines()[-1]
+            spent = called(said.replace(" calls", "").replace(":", ""), r"^run small-\w+")
+            paid += spent
+            listed = CliRunner().invoke(cli, ["runs", *store]).stdout.splitlines()
+            at = listed[1].index("calls") + len("calls")
+            assert listed[3][:at].split()[-1] == f"{paid:,}", listed
+            shown = CliRunner().invoke(cli, ["runs", "show", "last", *store]).stdout
+            assert called(shown, "\ncalls   ") == paid
+            assert (f"{paid:,} calls in all" in said) == (paid != spent)
+    assert spent == 0  # the last time all was known
+    assert "of them for no answer" in shown
+
+
+def test_what_failures_took_is_counted_when_they_are_asked_again(tmp_path: Path) -> None:
+    with Recorder(lambda asked: Reply(body=b"no", status=500)) as server:
+        program = PROGRAM.replace("model: embedded", "model: m") + (
+            f"models:\n  m: {{use: openai/tiny, retries: 0, endpoint: {server.url}/v1}}\n"
+        )
+        loaded = load(write_world(tmp_path, cases(3), program))
+        only = Selection(only=("regression",))
+        ill = decide(loaded, tmp_path, selection=only)
+        server.script = obey
+        healed = decide(loaded, tmp_path, selection=only, retry_failed=True)
+    assert ill.record.cost.calls == ill.spent.calls > 0
+    assert healed.record.lost.calls == ill.spent.calls
+    assert healed.record.cost.calls == len(server.asked) == ill.spent.calls + healed.spent.calls
+    tokens = [o.prompt_tokens + o.completion_tokens for o in (healed.record.cost, healed.spent)]
+    assert tokens[0] == tokens[1] > 0

@@ -82,6 +82,26 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and leave with a documented exit code (see docs/errors.md)."""
     try:
+        code = _run()
+    except BrokenPipeError:
+        code = _unread()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unread() -> int:
+    """Whoever read our output has gone, as with `| head`. So do we, and say nothing of it: what is
+    left would be written on the way out."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            os.dup2(nowhere, stream.fileno())
+    return 141  # as of everybody whom SIGPIPE ends
+
+
+def _run() -> object:
+    code: object
+    mine = sys.stdout
+    try:
         code = cli.main(prog_name="align-dsl", standalone_mode=False)
     except click.ClickException as error:
         error.show()
@@ -94,17 +114,16 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         code = 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        raise
     except SystemExit as ended:
-        # click's way to say that the reader of our output has gone, as with `| head`
-        gone = ended.code == 1 and type(sys.stdout).__name__ == "PacifyFlushWrapper"
-        code = 0 if gone else ended.code
+        if sys.stdout is not mine:  # click has put another in place of one that nobody reads
+            raise BrokenPipeError from None
+        code = ended.code
     except Exception as error:
         log = _log(error)
         click.echo(f"bug: {visible(repr(error))}\nthe traceback is in {log}", err=True)
         code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    return code
 
 
 def _log(error: Exception) -> Path:

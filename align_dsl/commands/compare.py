@@ -11,7 +11,7 @@ import click
 
 from align_dsl.commands.runs import model_titles, open_existing
 from align_dsl.commands.store import store_option
-from align_dsl.errors import PlanError, nearest, visible
+from align_dsl.errors import PlanError, counted, nearest, visible
 
 if TYPE_CHECKING:
     from align_dsl.records.compare import Column, Comparison, Flip
@@ -146,8 +146,8 @@ def _lines(c: Comparison, titles: dict[str, str]) -> Iterator[str]:
     if said := ", ".join(f"{name} {_p(p)}" for name, p in ps.items() if p is not None):
         yield f"       {said}"
     yield (
-        f"       {c.n:,} pairs: both right {c.both:,}, only A {c.only_a:,}, only B {c.only_b:,},"
-        f" neither {c.neither:,}"
+        f"       {counted(c.n, 'pair')}: both right {c.both:,}, only A {c.only_a:,},"
+        f" only B {c.only_b:,}, neither {c.neither:,}"
     )
     missing = {
         "left out, labels cannot tell": c.left_out,

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from align_dsl.commands.store import store_option
+from align_dsl.errors import counted
 
 if TYPE_CHECKING:
     from align_dsl.language.program import Model
     from align_dsl.servers.report import Finding, Report
+    from align_dsl.servers.search import Found
     from align_dsl.servers.subject import Subject
 
 
@@ -88,7 +90,7 @@ async def _answering(endpoint: str | None, key: str | None, show: _Text) -> list
     places = (endpoint,) if endpoint else None
     found = await search(places, os.environ.get(key, "") if key else "")
     if not found.offers:
-        show.found(endpoint is not None, found.said())
+        show.found(found)
     firsts = {offer.endpoint: offer for offer in reversed(found.offers)}
     for at, first in firsts.items():
         others = [o.use for o in found.offers if o.endpoint == at and o is not first]
@@ -113,13 +115,13 @@ class _Text:
         for finding in installation(store).findings:
             self._found(finding)
 
-    def found(self, named: bool, said: str) -> None:
+    def found(self, found: Found) -> None:
         from align_dsl.servers.report import fatal, warning
 
         click.echo("\nservers")
-        make = fatal if named else warning
-        self._found(make("reachable", said, "start one, or name it with --endpoint"))
-        self.broken |= named
+        make = fatal if found.is_named else warning
+        self._found(make("reachable", found.said(), found.advice()))
+        self.broken |= found.is_named
 
     def note(self, said: str) -> None:
         click.echo(f"note: {said}", err=True)
@@ -134,7 +136,7 @@ class _Text:
         )
         click.echo("\n" + title(model.name, address.rstrip(":"), subject.endpoint))
         report = asyncio.run(examine(subject, quick=quick, patience=patience, tell=self._found))
-        asked = f"{report.requests} requests, {report.seconds:.0f} s"
+        asked = f"{counted(report.requests, 'request')}, {report.seconds:.0f} s"
         click.echo(f"{summary(report)} ({asked})")
         return report
 
@@ -157,9 +159,10 @@ class _Json(_Text):
         self.broken |= any(f.level == "fatal" for f in found.findings)
         click.echo(found.model_dump_json())
 
-    def found(self, named: bool, said: str) -> None:
-        self.broken |= named
-        click.echo(f"{'error' if named else 'warning'}: {said}", err=True)
+    def found(self, found: Found) -> None:
+        self.broken |= found.is_named
+        level = "error" if found.is_named else "warning"
+        click.echo(f"{level}: {found.said()}\n  = {found.advice()}", err=True)
 
     def examined(self, subject: Subject, quick: bool, patience: float) -> Report:
         from align_dsl.servers.examine import examine

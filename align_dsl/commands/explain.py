@@ -11,7 +11,7 @@ import click
 from align_dsl.commands.optimize import METHODS
 from align_dsl.commands.program import changes_options
 from align_dsl.commands.store import store_option
-from align_dsl.errors import PlanError, nearest, visible
+from align_dsl.errors import Diagnostic, PlanError, Span, counted, nearest, picture, visible
 
 if TYPE_CHECKING:
     from align_dsl.engine.plan import Plan
@@ -104,14 +104,15 @@ def _print_bill(planned: Plan, loaded: Loaded, store: Path) -> None:
             "no calls: embedded"
             if local
             else (
-                f"{line.calls:,} calls, about {line.prompt_tokens:,} prompt and "
-                f"{line.completion_tokens:,} completion tokens if none were known"
+                f"{counted(line.calls, 'call')}, about {line.prompt_tokens:,} prompt and "
+                f"{counted(line.completion_tokens, 'completion token')} if none were known"
             )
         )
         click.echo(
             f"  {visible(line.decider.name)} on {visible(line.model.name)}: "
-            f"{line.questions:,} decisions, {line.asked:,} jobs asked for, {line.jobs:,} to run, "
-            f"{line.known:,} known; {priced if line.jobs else 'needs no model'}"
+            f"{counted(line.questions, 'decision')}, {counted(line.asked, 'job')} asked for, "
+            f"{line.jobs:,} to run, {line.known:,} known; "
+            f"{priced if line.jobs else 'needs no model'}"
         )
 
 
@@ -120,7 +121,9 @@ def _print_prompts(planned: Plan, loaded: Loaded, scenario: str | None) -> None:
 
     ids = [c.scenario.id for c in loaded.cases]
     if scenario is not None and scenario not in ids:
-        raise PlanError(f"no scenario named `{scenario}`\n  = {nearest(scenario, ids)}")
+        said = f"no scenario named `{scenario}` among the cases to decide"
+        hint = nearest(scenario, ids)
+        raise PlanError(picture(Diagnostic(Span(f"--scenario {scenario}"), said, hint), ""))
     for seen in preview(planned, scenario):
         click.echo(f"=== {visible(seen.decider)} · {seen.step} · job {seen.job.key}")
         if seen.missing:

@@ -69,6 +69,10 @@ def _pages(store: Store, run: str) -> Iterator[Judgement]:
 
 def _write(path: Path, lines: Iterable[str]) -> None:
     """The whole file or none: what stood there stays until the new one is complete."""
+    if os.path.exists(path) and not os.path.isfile(path):  # as /dev/stdout: never replaced
+        _pour(path, lines)
+        return
+    path = Path(os.path.realpath(path))  # what a link names is replaced, and the link stays
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
@@ -85,6 +89,16 @@ def _write(path: Path, lines: Iterable[str]) -> None:
         if isinstance(error, OSError):
             raise _unwritable(path, error) from error
         raise
+
+
+def _pour(path: Path, lines: Iterable[str]) -> None:
+    try:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(lines)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def _unwritable(path: Path, error: OSError) -> PlanError:

@@ -47,9 +47,7 @@ def command(endpoints: tuple[str, ...], key: str | None, name: str | None, as_js
     elif found.offers:
         _print(found)
     if not found.offers:
-        raise BackendError(
-            visible(found.said()) + "\n  = start a server, or name it with --endpoint"
-        )
+        raise BackendError(f"{visible(found.said())}\n  = {found.advice()}")
 
 
 def _secret(key: str | None) -> str:

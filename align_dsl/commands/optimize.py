@@ -16,7 +16,7 @@ from align_dsl.commands.run import _interruptible
 from align_dsl.commands.stock import watcher_of
 from align_dsl.commands.store import store_option
 from align_dsl.engine.budget import LIMITS, Budget, parse
-from align_dsl.errors import visible
+from align_dsl.errors import counted, visible
 
 if TYPE_CHECKING:
     from align_dsl.optimize.space import Config
@@ -155,9 +155,11 @@ def _of_search(made: Ready, store: Path) -> Iterator[str]:
     yield from wordings
     is_listed = space.size is not None and space.size <= LISTED
     distinct = list(every(space).values()) if is_listed else None
-    n = f"up to {space.size:,}" if space.size is not None else "endlessly many"
-    n = n if distinct is None else f"{len(distinct):,}"
-    yield f"  {n} configurations, {made.trials:,} trials, {made.sampler}"
+    n = "endlessly many configurations"
+    if space.size is not None:
+        n = f"up to {counted(space.size, 'configuration')}"
+    n = n if distinct is None else counted(len(distinct), "configuration")
+    yield f"  {n}, {counted(made.trials, 'trial')}, {made.sampler}"
     yield f"  in batches of {BATCH}, seed {made.optimize.seed}"
     if made.aims.several:
         yield f"  {weighed(made.aims)}"
@@ -165,10 +167,11 @@ def _of_search(made: Ready, store: Path) -> Iterator[str]:
         yield f"  a decision may need {most:,g} {name} on average"
     for name, exam in (("train", made.train), ("test", made.test)):
         cases = sum(len(b) for b in exam.blocks)
-        said = f"{name}: {cases:,} cases, {len(exam.asked):,} questions"
-        yield said + (f", {len(exam.blocks)} blocks" if name == "train" else ", never in a trial")
+        said = f"{name}: {counted(cases, 'case')}, {counted(len(exam.asked), 'question')}"
+        blocks = counted(len(exam.blocks), "block")
+        yield f"{said}, {blocks if name == 'train' else 'never in a trial'}"
     before = len(looks(store.parent / "looks.jsonl", made.split, cases_of(made)))
-    yield f"  split {made.split}, looked at {before} times so far"
+    yield f"  split {made.split}, looked at {counted(before, 'time')} so far"
     yield _cost(made, distinct)
 
 
@@ -183,8 +186,8 @@ def _cost(made: Ready, distinct: Sequence[Config] | None) -> str:
     if distinct is not None:
         trials = min(trials, len(distinct))
     return (
-        f"cost: about {cost.least:,} to {cost.most:,} calls a trial ({cost.default:,} for the"
-        f" default), so about {trials * cost.typical:,.0f} for {trials:,} trials, and"
+        f"cost: about {cost.least:,} to {counted(cost.most, 'call')} a trial ({cost.default:,} for"
+        f" the default), so about {trials * cost.typical:,.0f} for {counted(trials, 'trial')}, and"
         f" {cost.verdict:,} for the verdict; what is known is not asked again"
     )
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from align_dsl.commands.console import console
 from align_dsl.commands.runs import _add, _table
+from align_dsl.errors import counted
 
 if TYPE_CHECKING:
     from align_dsl.optimize.aims import Aims
     from align_dsl.optimize.choose import Chosen
+    from align_dsl.optimize.done import Done
     from align_dsl.optimize.run import Outcome
-    from align_dsl.optimize.study import Done
     from align_dsl.optimize.task import Ready
     from align_dsl.optimize.verdict import Verdict
 
@@ -51,8 +52,8 @@ def opening(outcome: Outcome, aims: Aims) -> Iterator[str]:
     said = ", ".join(f"{n:,} {what}" for what, n in counts.items())
     said += f"; {dear:,} over the limits" if aims.at_most else ""
     yield (
-        f"study {outcome.study}: {len(done):,} trials ({said}), {outcome.paid:,} calls;"
-        f" {outcome.ended}"
+        f"study {outcome.study}: {counted(len(done), 'trial')} ({said}),"
+        f" {counted(outcome.paid, 'call')}; {outcome.ended}"
     )
 
 
@@ -82,6 +83,7 @@ def summary(outcome: Outcome, aims: Aims) -> Iterator[str]:
 
 
 def _choice(chosen: Chosen, aims: Aims) -> Iterator[str]:
+    from align_dsl.optimize.accuracy import percent, points
     from align_dsl.optimize.row import shown
 
     one, default = chosen.done, chosen.default
@@ -94,9 +96,9 @@ def _choice(chosen: Chosen, aims: Aims) -> Iterator[str]:
         before = default.config.get(name)
         if name not in default.config or before != value:
             yield f"  {name}: {shown(before)} -> {shown(value)}"
-    said = f"train: {default.score or 0:.3f} -> {one.score or 0:.3f}"
+    said = f"train: {percent(default.score or 0)} -> {percent(one.score or 0)}"
     if chosen.checked is not None:
-        said += f"; the gain on blocks that had no say is {chosen.checked:+.3f}"
+        said += f"; the gain on blocks that had no say is {points(chosen.checked)}"
     yield said
 
 
@@ -113,26 +115,28 @@ def _unjudged(outcome: Outcome, aims: Aims) -> str:
 
 
 def judged(verdict: Verdict, aims: Aims) -> Iterator[str]:
+    from align_dsl.optimize.accuracy import percent, points, spread
     from align_dsl.optimize.row import cost, number
 
     value, low, high = verdict.gain
     yield (
-        f"test:  {verdict.default:.3f} -> {verdict.winner:.3f}, difference {value:+.3f} "
-        f"[{low:+.3f}, {high:+.3f}], p {verdict.p:.2g}; {verdict.only_winner:,} questions won, "
-        f"{verdict.only_default:,} lost of {verdict.questions:,}, in {verdict.groups:,} cases"
+        f"test:  {percent(verdict.default)} -> {percent(verdict.winner)}, difference"
+        f" {points(value)}, 95 % interval {spread(low, high)}, p {verdict.p:.2g};"
+        f" {counted(verdict.only_winner, 'question')} won, {verdict.only_default:,} lost"
+        f" of {verdict.questions:,}, in {counted(verdict.groups, 'case')}"
     )
     if verdict.draws > 1:
         yield f"       accuracies are means over {verdict.draws} draws of random exemplars"
     if any(verdict.failed):
         before, after = verdict.failed
         yield (
-            f"       {before:,} questions failed with the default, {after:,} with the winner;"
-            " they count as wrong"
+            f"       {counted(before, 'question')} failed with the default, {after:,} with the"
+            " winner; they count as wrong"
         )
     if verdict.looks > 1:
         yield (
             f"       look {verdict.looks} at these test cases, so surer than usual: "
-            f"[{verdict.sure[1]:+.3f}, {verdict.sure[2]:+.3f}]"
+            f"{spread(*verdict.sure[1:])}"
         )
     if aims.several or aims.at_most:
         said = []

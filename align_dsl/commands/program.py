@@ -9,6 +9,17 @@ from typing import Any
 
 import click
 
+
+def not_here(*names: str, instead: str) -> Callable[..., Any]:
+    """An option that people look for and that a command does not have: says what does it."""
+
+    def say(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> None:
+        if given:
+            raise click.UsageError(f"there is no option {names[0]} here; {instead}", ctx)
+
+    return click.option(*names, multiple=True, hidden=True, expose_value=False, callback=say)
+
+
 _OPTIONS = (
     click.option("--model", help="Run on this model instead of the program's own."),
     click.option("--data", type=click.Path(path_type=Path), help="Decide these cases instead."),
@@ -17,6 +28,11 @@ _OPTIONS = (
         "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a value of the file."
     ),
     click.option("--seed", type=int, help="Seed of everything that is drawn."),
+    not_here(
+        "--target",
+        "--targets",
+        instead="say whom to decide for with --set, as in --set 'targets={each: [high]}'",
+    ),
 )
 
 

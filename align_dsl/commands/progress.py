@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from align_dsl.errors import visible
+from align_dsl.errors import counted, visible
 
 if TYPE_CHECKING:
     from align_dsl.engine.plan import Plan
@@ -48,7 +48,8 @@ class Watcher:
         self.total, self.known, self.done = total, known, known
         self.began = self.said = time.monotonic()
         if known:
-            click.echo(f"{known:,} of {total:,} answers are known already", err=True)
+            are = "answer is" if total == 1 else "answers are"
+            click.echo(f"{known:,} of {total:,} {are} known already", err=True)
         if total > known and sys.stderr.isatty():
             self._open_bar()
 
@@ -95,10 +96,12 @@ class Watcher:
         print_table(out, outcome.record.results, outcome.notes)
         for line in caption(outcome.record, outcome.notes, outcome.reasons):
             out.print(line, markup=False, highlight=False)
-        spent = outcome.spent
-        tokens = f"{spent.prompt_tokens + spent.completion_tokens:,} tokens"
-        said = f"run {outcome.record.id}: {spent.calls:,} calls, {tokens}"
+        spent, whole = outcome.spent, outcome.record.cost
+        tokens = counted(spent.prompt_tokens + spent.completion_tokens, "token")
+        said = f"run {outcome.record.id}: {counted(spent.calls, 'call')}, {tokens}"
         said += f", {spent.cached:,} known before"
+        # what `runs` says, where this is not the first execution or others have asked before
+        said += f"; {counted(whole.calls, 'call')} in all" if whole.calls != spent.calls else ""
         out.print(visible(said), markup=False, highlight=False)
 
 

@@ -52,7 +52,7 @@ def command(run: str, output: Path | None, store: Path) -> None:
 
 def _study(run: str, store: Path) -> str:
     """The study that is called so, if there is one."""
-    from align_dsl.optimize.study import studies
+    from align_dsl.optimize.studies import studies
 
     names = [name for name, _ in studies(store.parent / "study.log")]
     return next((visible(name) for name in names if run and name.startswith(run)), "")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from align_dsl.commands import _painted
-from align_dsl.commands.program import changes_options
+from align_dsl.commands.program import changes_options, not_here
 from align_dsl.commands.store import store_option
 from align_dsl.engine.budget import UNBOUNDED, Budget
-from align_dsl.errors import BudgetError, render
+from align_dsl.errors import BudgetError, counted, render
 
 if TYPE_CHECKING:
     from align_dsl.engine.execute import Stop
@@ -42,6 +42,7 @@ def _budget(ctx: click.Context, param: click.Parameter, written: str | None) -> 
 @click.option("--retry-failed", is_flag=True, help="Ask again what failed before.")
 @click.option("--control", is_flag=True, help="Also decide for a wrong attribute, to compare.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, and nothing else.")
+@not_here("--decider", "--deciders", instead="say which to run with --only NAME")
 @changes_options
 @store_option
 def command(program: Path, store: Path, as_json: bool, changes: Changes, **options: Any) -> None:
@@ -114,7 +115,8 @@ def _leave(outcome: Outcome, stop: Stop, max_failures: int | None) -> None:
         raise SystemExit(143 if stop.reason == "terminated" else 130)
     failed = sum(n for k, n in outcome.record.counts.items() if k not in ("ok", "tied"))
     if max_failures is not None and failed > max_failures:
-        click.echo(f"error: {failed:,} decisions failed, more than {max_failures:,}", err=True)
+        said = f"{counted(failed, 'decision')} failed, more than {max_failures:,}"
+        click.echo(f"error: {said}", err=True)
         raise SystemExit(3)
     if max_failures is None and 0 < failed == sum(outcome.record.counts.values()):
         click.echo("error: every decision failed, for the reasons above", err=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from align_dsl.commands.console import console
+from align_dsl.commands.listing import Column, print_list
 from align_dsl.commands.store import store_option
 from align_dsl.errors import StoreError, visible
 
@@ -32,6 +33,19 @@ def open_existing(path: Path) -> Store:
     return Store.open(path)
 
 
+COLUMNS = (
+    Column("run"),
+    Column("program", matters=1),  # the id begins with it
+    Column("date (UTC)", matters=4),
+    Column("status"),
+    Column("accuracy, %", matters=5),
+    Column("calls", matters=3, right=True),
+    Column("failed", matters=6, right=True),
+    Column("with", matters=7, least=14),
+    Column("deciders", matters=2, least=16, cut=True),
+)
+
+
 @click.group(invoke_without_command=True)
 @store_option
 @click.pass_context
@@ -52,23 +66,25 @@ def list_runs(store: Path) -> None:
         return
     with open_existing(store) as opened:
         records = opened.runs()
-    table = _table(
-        "run", "program", "date (UTC)", "status", "deciders", "accuracy, %", ">calls", ">failed"
+    if records:
+        print_list(COLUMNS, [_cells(record) for record in records])
+    else:
+        click.echo(f"there are no runs in {visible(str(store))}", err=True)
+
+
+def _cells(record: RunRecord) -> tuple[str, ...]:
+    failed = sum(number for _, number in failures(record.counts))
+    return (
+        record.id,
+        record.program,
+        record.created[:16].replace("T", " "),
+        record.stands,
+        accuracy_range(record),
+        f"{record.cost.calls:,}",
+        f"{failed:,}" if failed else "",
+        shlex.join(options(record)),
+        ", ".join(record.deciders),
     )
-    for record in records:
-        failed = sum(number for _, number in failures(record.counts))
-        _add(
-            table,
-            record.id,
-            record.program,
-            record.created[:16].replace("T", " "),
-            record.stands,
-            ", ".join(record.deciders),
-            accuracy_range(record),
-            f"{record.cost.calls:,}",
-            f"{failed:,}" if failed else "",
-        )
-    console().print(table)
 
 
 @command.command("show")
@@ -89,8 +105,8 @@ def show(run: str, store: Path) -> None:
         "status": record.stands,
         "models": ", ".join(model_names.get(m, m) for m in record.models or model_names),
         "cases": f"{len(recorded.cases):,}",
-        "changed": ", ".join(f"{k} {v}" for k, v in record.selection.items()),
-        "calls": f"{record.cost.calls:,}, and {record.cost.cached:,} answers known before",
+        "with": shlex.join(options(record)),
+        "calls": _calls(record),
         "tokens": f"{record.cost.prompt_tokens:,} in, {record.cost.completion_tokens:,} out",
         "versions": ", ".join(f"{k} {v}" for k, v in record.versions.items()),
     }
@@ -163,7 +179,15 @@ def overall(results: Iterable[Result]) -> list[Result]:
 
 def resume_command(record: RunRecord, store: Path) -> str:
     """What was typed to start the run: typed again, it goes on where it stopped."""
-    words = ["align-dsl", "run", record.source]
+    words = ["align-dsl", "run", record.source, *options(record)]
+    if store != Path(".align/align.db"):
+        words += ["--store", str(store)]
+    return shlex.join(words)
+
+
+def options(record: RunRecord) -> list[str]:
+    """What the run was given beside its program, as it is typed."""
+    words = []
     for name, value in record.selection.items():
         option = "--" + name.replace("_", "-")
         if value is True:
@@ -171,9 +195,12 @@ def resume_command(record: RunRecord, store: Path) -> str:
         elif value is not None and value is not False:
             for one in value if isinstance(value, list | tuple) else [value]:
                 words += [option, str(one)]
-    if store != Path(".align/align.db"):
-        words += ["--store", str(store)]
-    return shlex.join(words)
+    return words
+
+
+def _calls(record: RunRecord) -> str:
+    lost = record.lost.calls
+    return f"{record.cost.calls:,}" + (f", {lost:,} of them for no answer" if lost else "")
 
 
 def _table(*columns: str) -> Table:

@@ -14,12 +14,13 @@ import click
 
 from align_dsl.commands import _painted
 from align_dsl.commands.outcome import doubts, listed, opening, print_trials, summary, weighed
-from align_dsl.errors import columns, render, visible
+from align_dsl.errors import columns, counted, render, visible
 
 if TYPE_CHECKING:
+    from align_dsl.optimize.done import Done
     from align_dsl.optimize.run import Outcome
     from align_dsl.optimize.stock.memory import Memory
-    from align_dsl.optimize.study import Done, Study
+    from align_dsl.optimize.study import Study
     from align_dsl.optimize.task import Ready
 
 EVERY = 10.0  # seconds between plain lines
@@ -59,7 +60,7 @@ class Watcher:
         self.trials = made.trials
         done = study.done()
         self.first = len(done)
-        said = f"study {study.name}: {self.trials:,} trials"
+        said = f"study {study.name}: {counted(self.trials, 'trial')}"
         said += f", {self.first:,} of them made before" if self.first else ""
         click.echo(visible(said), err=True)
         if made.aims.several:
@@ -110,7 +111,7 @@ class Watcher:
         }
         parts += [f"{n:,} {what}" for what, n in counts.items() if n]
         paid, most = sum(d.sat.spent.paid for d in done), made.task.budget.calls
-        parts.append(f"{paid:,} calls" if most is None else f"{paid:,} of {most:,.0f} calls")
+        parts.append(counted(paid, "call") if most is None else f"{paid:,} of {most:,.0f} calls")
         return "  ".join(parts)
 
     def told(self, said: str) -> None:
@@ -207,12 +208,14 @@ class Lines(Watcher):
 
 
 def _score(made: Ready, best: Done) -> str:
+    from align_dsl.optimize.accuracy import percent
     from align_dsl.records.stats import macro_bootstrap
 
     marks = [float(m == "1") for m in best.sat.marks]
     asked = made.train.asked
     span = macro_bootstrap(marks, [a.attribute for a in asked], [a.group for a in asked])
-    return str(span or f"{best.score:.2f}")
+    value = percent(best.score or 0)
+    return f"{value} ({100 * span.low:.1f} – {100 * span.high:.1f})" if span else value
 
 
 def _time(seconds: float) -> str:

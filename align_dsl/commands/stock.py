@@ -12,7 +12,7 @@ import click
 
 from align_dsl.commands import _painted
 from align_dsl.commands.search import EVERY, REFRESH, Lines, Watcher
-from align_dsl.errors import render, visible
+from align_dsl.errors import counted, render, visible
 
 if TYPE_CHECKING:
     from align_dsl.optimize.run import Outcome
@@ -54,7 +54,7 @@ class StockWatcher(Watcher):
             return
         self.said = time.monotonic()
         calls, limit = memory.spent()["calls"], memory.limits.get("calls")
-        said = f"{calls:,.0f} calls" if limit is None else f"{calls:,.0f} of {limit:,.0f} calls"
+        said = counted(calls, "call") if limit is None else f"{calls:,.0f} of {limit:,.0f} calls"
         line = f"{said}  {memory.known:,} known before or asked again  {memory.seconds:.0f} s"
         if sys.stderr.isatty():
             room = shutil.get_terminal_size().columns - 1
@@ -111,13 +111,14 @@ class StockLines(StockWatcher, Lines):
 
 def summary(outcome: Outcome) -> Iterator[str]:
     from align_dsl.commands.outcome import judged
+    from align_dsl.optimize.accuracy import percent
     from align_dsl.optimize.aims import Aims
 
     found, verdict = outcome.found, outcome.verdict
     assert found is not None
     yield (
-        f"study {outcome.study}: {found.candidates:,} candidates, {outcome.paid:,} calls;"
-        f" {outcome.ended}"
+        f"study {outcome.study}: {counted(found.candidates, 'candidate')},"
+        f" {counted(outcome.paid, 'call')}; {outcome.ended}"
     )
     if verdict is None and outcome.ended in ("interrupted", "terminated"):
         return
@@ -128,7 +129,8 @@ def summary(outcome: Outcome) -> Iterator[str]:
         yield f"  note: {note}"
     if found.scores:
         before, after = found.scores
-        yield f"train: {before:.3f} -> {after:.3f} on DSPy's part of it, the mean over questions"
+        said = f"train: {percent(before)} -> {percent(after)} on DSPy's part of it"
+        yield f"{said}, the mean over questions"
     if verdict is None:
         if not found.settings:
             yield "not better: DSPy came back with the decider as it was; nobody looked at the test"
@@ -142,6 +144,6 @@ def summary(outcome: Outcome) -> Iterator[str]:
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
-        return f"{len(value)} worked examples"
+        return counted(len(value), "worked example")
     text = " ".join(str(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -10,17 +10,29 @@ import click
 
 from align_dsl.commands.console import console
 from align_dsl.commands.export import _write
+from align_dsl.commands.listing import Column, print_list
 from align_dsl.commands.outcome import print_trials
 from align_dsl.commands.runs import _add, _table
 from align_dsl.commands.store import store_option
-from align_dsl.errors import StoreError, visible
+from align_dsl.errors import StoreError, counted, visible
 
 if TYPE_CHECKING:
+    from align_dsl.optimize.done import Done
     from align_dsl.optimize.looked import Looked
-    from align_dsl.optimize.study import Done
 
 storage_option = click.option(
     "--storage", metavar="URL", help="A database of studies, instead of the store's own."
+)
+
+
+COLUMNS = (
+    Column("study"),
+    Column("decider", matters=1, least=10, cut=True),  # the name holds it
+    Column("model", matters=2, least=12, cut=True),
+    Column("date (UTC)", matters=4),
+    Column("tried", matters=3, right=True),
+    Column("train, %", matters=5),
+    Column("verdict", least=12),
 )
 
 
@@ -46,25 +58,29 @@ def list_studies(store: Path, storage: str | None) -> None:
     where: Path | str = storage or store.parent / "study.log"
     known = read(where)
     if not known:
-        click.echo(f"nothing has been optimized here: no {visible(str(where))}", err=True)
+        is_there = isinstance(where, str) or where.exists()
+        why = "no study has come to a trial" if is_there else f"no {visible(str(where))}"
+        click.echo(f"nothing has been optimized here: {why}", err=True)
         return
-    table = _table("study", "decider", "model", "date (UTC)", ">tried", "train, %", "verdict")
-    for one in sorted(known, key=lambda s: str(s.facts.get("created", "")), reverse=True):
-        facts = one.facts
-        _add(
-            table,
-            one.name,
-            str(facts.get("decider", "")),
-            str(facts.get("model", "")),
-            str(facts.get("created", ""))[:16].replace("T", " "),
-            f"{one.tried:,}" if one.found or not one.by_dspy else "",
-            f"{one.train[0] * 100:.0f} to {one.train[1] * 100:.0f}" if one.train else "",
-            _verdict(facts),
-        )
-    console().print(table)
+    newest = sorted(known, key=lambda s: str(s.facts.get("created", "")), reverse=True)
+    print_list(COLUMNS, [_cells(one) for one in newest])
+
+
+def _cells(one: Looked) -> tuple[str, ...]:
+    facts = one.facts
+    return (
+        one.name,
+        str(facts.get("decider", "")),
+        str(facts.get("model", "")),
+        str(facts.get("created", ""))[:16].replace("T", " "),
+        f"{one.tried:,}" if one.found or not one.by_dspy else "",
+        f"{one.train[0] * 100:.1f} to {one.train[1] * 100:.1f}" if one.train else "",
+        _verdict(facts),
+    )
 
 
 def _verdict(facts: Mapping[str, Any]) -> str:
+    from align_dsl.optimize.accuracy import points, spread
     from align_dsl.optimize.verdict import noted
 
     verdict = noted(facts)
@@ -73,9 +89,9 @@ def _verdict(facts: Mapping[str, Any]) -> str:
             return ""
         # of the file's own settings there is nothing to judge
         return "not better" if facts["chosen"] == facts.get("default") else "no verdict yet"
-    value, low, high = (100 * x for x in verdict.gain)
+    value, low, high = verdict.gain
     word = "better" if verdict.is_better else "not better"
-    return f"{word}: {value:+.0f} [{low:+.0f}, {high:+.0f}]"
+    return f"{word}: {points(value)}, {spread(low, high)}"
 
 
 @command.command("show")
@@ -95,7 +111,7 @@ def show(study: str, all_trials: bool, html: Path | None, store: Path, storage: 
     from align_dsl.optimize.effects import front
     from align_dsl.optimize.looked import read
     from align_dsl.optimize.looks import looks
-    from align_dsl.optimize.study import find
+    from align_dsl.optimize.studies import find
     from align_dsl.optimize.verdict import noted
 
     where: Path | str = storage or store.parent / "study.log"
@@ -147,14 +163,14 @@ def _print_facts(one: Looked) -> None:
     }
     if one.by_dspy:
         said |= {"tried": _candidates(one), "found": _found(facts)}
-        said["paid"] = f"{paid[0]:,} calls, {paid[1]:,} tokens"
+        said["paid"] = f"{counted(paid[0], 'call')}, {counted(paid[1], 'token')}"
     else:
         said["trials"] = (
             f"{len(done):,}: {len(whole):,} whole, {sum(d.pruned for d in done):,} pruned, "
             f"{failed:,} failed" + (f"; {dear:,} over the limits" if limits else "")
         )
         seconds = sum(d.seconds for d in done)
-        said["paid"] = f"{paid[0]:,} calls, {paid[1]:,} tokens, {seconds:,.0f} s"
+        said["paid"] = f"{counted(paid[0], 'call')}, {counted(paid[1], 'token')}, {seconds:,.0f} s"
     said["verdict"] = _verdict(facts)
     for key, value in said.items():
         if value:
@@ -163,13 +179,15 @@ def _print_facts(one: Looked) -> None:
 
 def _candidates(one: Looked) -> str:
     """What an optimizer of DSPy has tried, as far as it tells."""
+    from align_dsl.optimize.accuracy import percent
+
     if not one.found:
         return f"{one.by_dspy} has not come to its end yet"
-    said = f"{one.tried:,} candidates by {one.by_dspy}"
+    said = f"{counted(one.tried, 'candidate')} by {one.by_dspy}"
     if one.train is None:
         return said
     before, after = one.train
-    return f"{said}; train {before:.3f} -> {after:.3f} on DSPy's part of it"
+    return f"{said}; train {percent(before)} -> {percent(after)} on DSPy's part of it"
 
 
 def _found(facts: Mapping[str, Any]) -> str:
@@ -179,7 +197,7 @@ def _found(facts: Mapping[str, Any]) -> str:
     if not isinstance(chosen, Mapping):
         return ""
     said = {
-        k: f"{len(v)} worked examples" if isinstance(v, list) else shown(v)
+        k: counted(len(v), "worked example") if isinstance(v, list) else shown(v)
         for k, v in chosen.items()
     }
     return ", ".join(f"{k}: {v}" for k, v in said.items()) or "nothing but the decider as it was"

@@ -30,12 +30,14 @@ def account(
     cases: Sequence[Case],
     metrics: Sequence[str] = ("accuracy",),
 ) -> Account:
-    """`spent` is the cost of this execution alone; the record's is that of all its answers."""
+    """`spent` is the cost of this execution alone; the record's is that of all its answers, and of
+    what went for none, in this execution and in those before it."""
     status: Literal["ok", "interrupted", "failed"] = "interrupted" if stop.asked else "ok"
     if stop.reason in ("gone", "failed"):
         status = "failed"
     answers = answered.answers
     fresh = [a for key, a in answers.items() if key in answered.asked]
+    lost = record.lost + (answered.spent - _cost(fresh, 0)).model_copy(update={"seconds": 0.0})
     known = sum(1 for key in plan.model_jobs if key in answers and key not in answered.asked)
     shown = [j for j in judged if not j.control]
     by_id = {c.scenario.id: c for c in cases}
@@ -51,7 +53,8 @@ def account(
                 "owner": "",
                 "counts": dict(Counter(j.decision.status for j in shown)),
                 "results": rows,
-                "cost": _cost(answers.values(), 0),
+                "cost": _cost(answers.values(), 0) + lost,
+                "lost": lost,
             }
         ),
         answered.spent.model_copy(update={"cached": known, "seconds": _cost(fresh, 0).seconds}),

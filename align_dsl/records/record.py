@@ -12,6 +12,24 @@ from align_dsl.types import Case, Decision, Failure, Target, Value
 FORMAT = 1
 
 
+class Cost(Value):
+    calls: int = 0
+    cached: int = 0  # jobs whose answer was known before
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return self._each(other, 1)
+
+    def __sub__(self, other: Cost) -> Cost:
+        return self._each(other, -1)
+
+    def _each(self, other: Cost, sign: int) -> Cost:
+        mine, theirs = self.model_dump(), other.model_dump()
+        return Cost(**{name: round(mine[name] + sign * theirs[name], 3) for name in mine})
+
+
 class Answer(Value):
     """What one job brought back: the algorithm's output, or why there is none.
 
@@ -34,6 +52,15 @@ class Answer(Value):
     @property
     def ok(self) -> bool:
         return self.failure is None
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(
+            calls=self.calls,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            seconds=self.seconds,
+        )
 
 
 class Judgement(Value):
@@ -72,14 +99,6 @@ class Result(Value):
     control: float | None = None  # accuracy when aligned to another attribute or group instead
 
 
-class Cost(Value):
-    calls: int = 0
-    cached: int = 0  # jobs whose answer was known before
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-
-
 class RunRecord(Value):
     """A run from start to end. Its id is made of what was asked, so asking again finds it."""
 
@@ -100,7 +119,8 @@ class RunRecord(Value):
     owner: str = ""  # who is at it, while it is running
     counts: dict[str, int] = Field(default_factory=dict)  # decisions by status
     results: tuple[Result, ...] = ()
-    cost: Cost = Cost()
+    cost: Cost = Cost()  # of all its answers, and what is lost
+    lost: Cost = Cost()  # what went for no answer that is kept, as when a server was gone
 
     @property
     def stands(self) -> str:

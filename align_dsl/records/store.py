@@ -17,7 +17,7 @@ from typing import Any
 from align_dsl.errors import PlanError, StoreError, nearest, visible
 from align_dsl.records.body import column, compressed, decompressed, pack, unpack
 from align_dsl.records.database import Database
-from align_dsl.records.record import Answer, Judgement, Recorded, RunRecord
+from align_dsl.records.record import Answer, Cost, Judgement, Recorded, RunRecord
 from align_dsl.types import Case
 
 CHUNK = 900  # keys per statement: SQLite may be built to take no more than 999
@@ -68,10 +68,16 @@ class Store:
             )
             db.executemany("DELETE FROM claims WHERE key = ?", [(a.key,) for a in answers])
 
-    def forget_failures(self, keys: Iterable[str]) -> None:
+    def forget_failures(self, keys: Iterable[str]) -> Cost:
+        """So that they are asked again. Returns what they have cost."""
+        cost = Cost()
         with self._database.writing() as db:
             for some, marks in _chunks(keys):
-                db.execute(f"DELETE FROM answers WHERE status <> 'ok' AND key IN ({marks})", some)
+                failed = f"FROM answers WHERE status <> 'ok' AND key IN ({marks})"
+                for (body,) in db.execute(f"SELECT body {failed}", some):
+                    cost += unpack(Answer, body).cost
+                db.execute(f"DELETE {failed}", some)
+        return cost
 
     # --- claims --------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from align_dsl.errors import visible
+from align_dsl.errors import counted, visible
 from align_dsl.records.record import Judgement, Result, RunRecord
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def table(
         on = visible(note if 0 < len(note) < 28 else model)
         made.add_row(Text(f"  {on if len(on) < 28 else '...' + on[-25:]}", style="dim"))
         if mine[0].calls:
-            said = f"  {mine[0].calls:,} calls, {_short(mine[0].tokens)} tokens"
+            said = f"  {counted(mine[0].calls, 'call')}, {_short(mine[0].tokens)}"
             made.add_row(Text(said, style="dim"))
         names = list(dict.fromkeys(r.attribute for r in accuracies if r.attribute != "all"))
         for name in [*names, *(["all"] if any(r.attribute == "all" for r in mine) else [])]:
@@ -84,7 +84,7 @@ def table(
 
 
 def _short(count: int) -> str:
-    return f"{count:,}" if count < 100_000 else f"{count / 1e6:.1f}M"
+    return counted(count, "token") if count < 100_000 else f"{count / 1e6:.1f}M tokens"
 
 
 def _line(name: str, rows: Sequence[Result]) -> dict[str, str]:
@@ -125,7 +125,8 @@ def caption(
     tied = record.counts.get("tied", 0)
     if tied:
         lines.append(
-            f"{tied:,} of {sum(record.counts.values()):,} decisions were ties, broken by seed."
+            f"{tied:,} of {counted(sum(record.counts.values()), 'decision')}"
+            f" {'was a tie' if tied == 1 else 'were ties'}, broken by seed."
         )
     failed = {k: n for k, n in record.counts.items() if k not in ("ok", "tied")}
     if failed:
@@ -134,7 +135,9 @@ def caption(
         told = sorted((reasons or {}).items(), key=lambda r: (-r[1], r[0]))
         lines += [f"  {n:,} x {visible(why)[:200]}" for why, n in told[:3]]
         if len(told) > 3:
-            lines.append(f"  and {len(told) - 3:,} more reasons: `align-dsl report last`")
+            lines.append(f"  and {counted(len(told) - 3, 'more reason')}: `align-dsl report last`")
+        if failed.get("invalid"):
+            lines.append("  invalid: `align-dsl doctor` tells whether the server keeps the form.")
     return lines
 
 

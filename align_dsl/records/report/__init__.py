@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from align_dsl.errors import counted
 from align_dsl.records.record import Judgement, Recorded
 from align_dsl.records.report import forest, numbers
 from align_dsl.records.report.card import aim, card, clipped, letter, outcome
@@ -52,17 +53,17 @@ def _page(made: Sheet) -> Html:
 def _head(made: Sheet) -> Html:
     record, cost = made.run.record, made.run.record.cost
     about = made.run.program.get("about")
-    tokens = f"{cost.prompt_tokens:,} tokens in, {cost.completion_tokens:,} out"
+    tokens = f"{counted(cost.prompt_tokens, 'token')} in, {cost.completion_tokens:,} out"
     facts: dict[str, Part] = {
         "run": record.id,
         "date": record.created.replace("T", " ").replace("+00:00", " UTC"),
-        "ended": _ending(made),
+        "status": _status(made),
         "program": join([record.source, el("span", " ", record.program_digest, class_="quiet")]),
         "models": _models(made),
-        "cases": f"{len(made.run.cases):,}, with {len(record.targets):,} targets",
+        "cases": f"{len(made.run.cases):,}, with {counted(len(record.targets), 'target')}",
         "seed": record.seed,
         "selection": ", ".join(f"{k}: {_said(v)}" for k, v in record.selection.items()) or None,
-        "cost": f"{cost.calls:,} calls, {tokens}, {cost.seconds:,.1f} s of waiting",
+        "cost": f"{counted(cost.calls, 'call')}, {tokens}, {cost.seconds:,.1f} s of waiting",
         "versions": ", ".join(f"{k} {v}" for k, v in record.versions.items()),
     }
     rows = [join([el("dt", k), el("dd", v)]) for k, v in facts.items() if v is not None]
@@ -83,13 +84,12 @@ def _said(value: object) -> str:
     )
 
 
-def _ending(made: Sheet) -> Html:
+def _status(made: Sheet) -> Html:
     record = made.run.record
     status = record.stands
-    known = {"ok": "complete", "running": "not ended yet"}
     counts = ", ".join(f"{n:,} {kind}" for kind, n in sorted(record.counts.items(), key=_by_status))
     kind = "good" if status == "ok" else "bad"
-    said = el("span", known.get(status, status), class_=kind)
+    said = el("span", status, class_=kind)
     return join([said, f"; decisions: {counts}" if counts else None])
 
 
@@ -205,7 +205,11 @@ def _outcomes(made: Sheet) -> Html | None:
     missing = sum(
         n for c in made.statuses.values() for s, n in c.items() if s not in ("ok", "tied")
     )
-    shown = f"{missing:,} decisions failed; {len(failed):,} of them in full:" if failed else None
+    shown = (
+        f"{counted(missing, 'decision')} failed; {len(failed):,} of them in full:"
+        if failed
+        else None
+    )
     return section(
         "Ties and failures",
         el(
@@ -265,12 +269,14 @@ def _disagreements(made: Sheet) -> Html | None:
         return None
     listed = made.disagreements
     rest = made.disagreeing - len(listed)
+    questions = counted(made.questions, "question")
     said = (
-        f"On {made.disagreeing:,} of {made.questions:,} questions (a scenario and a target) the"
+        f"On {made.disagreeing:,} of {questions} (a scenario and a target) the"
         " deciders did not all choose the same."
     )
     if rest > 0:
-        said += f" Listed are the {len(listed)} most informative; {rest:,} more are not."
+        others = f"{rest:,} more {'is' if rest == 1 else 'are'} not"
+        said += f" Listed are the {len(listed)} most informative; {others}."
     said += " First come those on which the seed broke no tie and some are right, some wrong."
     if made.label_readers:
         readers = ", ".join(sorted(made.label_readers))
@@ -340,11 +346,12 @@ def _place_of(made: Sheet, scenario: str, target: str) -> Html:
 
 
 def _foot(made: Sheet) -> Html:
+    decisions = counted(made.decisions, "decision")
     return el(
         "footer",
         el(
             "p",
-            f"The run holds {made.decisions:,} decisions; only those above are shown one by one."
+            f"The run holds {decisions}; only those above are shown one by one."
             " All of them, for a spreadsheet or another program: ",
             el("code", f"align-dsl export {made.run.record.id} --format csv"),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from align_dsl.errors import counted
 from align_dsl.records.judge import right_choices
 from align_dsl.records.record import Judgement
 from align_dsl.records.report.html import DASH, Html, el, join, text
@@ -24,12 +25,13 @@ def card(sheet: Sheet, scenario: str, target_name: str, judged: Sequence[Judgeme
     if case is None or target is None:
         return el("p", "The scenario or target is not in the record.")
     more = len(judged) - DECIDERS
+    rest = f"{counted(more, 'more decider')} not shown."
     return join(
         [
             el("p", clipped(case.scenario.text, SCENARIO), class_="scenario"),
             _choices(sheet, case, target),
             *(_decision(sheet, case, target, one) for one in judged[:DECIDERS]),
-            el("p", f"{more:,} more deciders are not shown.", class_="quiet") if more > 0 else None,
+            el("p", rest, class_="quiet") if more > 0 else None,
         ]
     )
 
@@ -75,7 +77,7 @@ def outcome(judgement: Judgement) -> Html:
 def clipped(words: str, most: int) -> Html:
     if len(words) <= most:
         return text(words)
-    rest = f" … {len(words) - most:,} more characters"
+    rest = f" … {counted(len(words) - most, 'more character')}"
     return join([words[:most], el("span", rest, class_="quiet")])
 
 
@@ -122,7 +124,7 @@ def _decision(sheet: Sheet, case: Case, target: Target, judgement: Judgement) ->
     failures = Counter(d.failures)
     parts += [_failure(one, failures[one]) for one in list(failures)[:REASONS]]
     if len(failures) > REASONS:
-        more = f"{len(failures) - REASONS:,} more failures that differ"
+        more = counted(len(failures) - REASONS, "other failure")
         parts.append(el("p", more, class_="quiet"))
     return el("section", *parts, class_="decision")
 
@@ -167,7 +169,7 @@ def _ratings(sheet: Sheet, case: Case, target: Target, d: Decision) -> Html | No
                 class_="scroll",
                 tabindex=0,
             ),
-            el("p", f"{more:,} more ratings", class_="quiet") if more > 0 else None,
+            el("p", counted(more, "more rating"), class_="quiet") if more > 0 else None,
         ]
     )
 
@@ -211,7 +213,7 @@ def _reasons(case: Case, d: Decision) -> Html | None:
         for why in different[:REASONS]
     ]
     more = len(different) - REASONS
-    rest = el("p", f"{more:,} more reasons", class_="quiet") if more > 0 else None
+    rest = el("p", counted(more, "more reason"), class_="quiet") if more > 0 else None
     return join([*shown, rest])
 
 

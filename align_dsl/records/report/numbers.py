@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from align_dsl.errors import PlanError
+from align_dsl.errors import PlanError, counted
 from align_dsl.records.compare import Column, Comparison, column, compare_two, with_holm
 from align_dsl.records.record import Result
 from align_dsl.records.report.html import DASH, Html, Part, el, join
@@ -53,10 +53,12 @@ def accuracy_table(sheet: Sheet) -> Html:
 
 
 def _heading(sheet: Sheet, pair: Pair, row: Result, width: int) -> Html:
-    cost = f"{row.calls:,} calls, {row.tokens:,} tokens"
+    facts = f"; {counted(row.calls, 'call')}, {counted(row.tokens, 'token')}"
     counts = sheet.statuses.get(pair, Counter())
-    ties = f", {counts['tied']:,} of {counts.total():,} decisions ties" if counts["tied"] else ""
-    said = [pair[0], el("span", " on ", sheet.model(pair[1]), f"; {cost}{ties}", class_="quiet")]
+    if tied := counts["tied"]:
+        decisions = counted(counts.total(), "decision")
+        facts += f", {tied:,} of {decisions} {'a tie' if tied == 1 else 'ties'}"
+    said = [pair[0], el("span", " on ", sheet.model(pair[1]), facts, class_="quiet")]
     return el("tr", el("th", *said, colspan=width, scope="rowgroup"), class_="who")
 
 
