@@ -24,7 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from align_dsl.optimize.study import Study, studies  # noqa: E402
+from align_dsl.optimize.studies import studies  # noqa: E402
+from align_dsl.optimize.study import Study  # noqa: E402
 from align_dsl.records.store import Store  # noqa: E402
 from tests.servers.recorder import Asked, Recorder, Reply  # noqa: E402
 from tests.worlds import cases, write_world  # noqa: E402

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import wilcoxon  # only here: a yardstick, not what we use
 
 from align_dsl.optimize.choose import HOPELESS, evidence
-from align_dsl.optimize.trial import LOOK
+from align_dsl.optimize.plans import LOOK
 from align_dsl.records.stats import mcnemar
 
 BLOCKS, PER_GROUP, ROUNDS = 5, 4, 600

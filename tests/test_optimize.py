@@ -12,11 +12,13 @@ from click.testing import CliRunner, Result
 from align_dsl.commands import cli
 from align_dsl.engine.budget import Budget
 from align_dsl.errors import BudgetError, CompileError, PlanError
+from align_dsl.optimize.blocks import deal
 from align_dsl.optimize.choose import choose
+from align_dsl.optimize.exam import Exam
 from align_dsl.optimize.looks import looks
 from align_dsl.optimize.run import Outcome, optimize
+from align_dsl.optimize.sat import Sat
 from align_dsl.optimize.task import Task, ready
-from align_dsl.optimize.trial import Exam, Sat, deal
 from align_dsl.optimize.verdict import compare
 from align_dsl.pipeline import Changes, load
 from align_dsl.records.store import Store
@@ -304,7 +306,7 @@ def test_a_budget_is_kept_and_the_verdict_is_part_of_it(tmp_path: Path) -> None:
     outcome = run(tmp_path, path, changes=changes, budget=Budget(150))
     assert outcome.paid <= 150
     assert "budget" in outcome.ended
-    with pytest.raises(BudgetError, match="before the default was tried"):
+    with pytest.raises(BudgetError, match="too small: the verdict alone needs 40"):
         run(tmp_path / "b", path, changes=changes, budget=Budget(10))
 
 

@@ -20,15 +20,17 @@ from align_dsl.commands import cli
 from align_dsl.errors import PlanError
 from align_dsl.optimize.aims import Aims, aims_noted, costs, planned
 from align_dsl.optimize.choose import allowed, choose, incumbent
+from align_dsl.optimize.done import Done
 from align_dsl.optimize.effects import front
 from align_dsl.optimize.journal import open_storage
 from align_dsl.optimize.propose import Tried, propose
 from align_dsl.optimize.run import Outcome, optimize
 from align_dsl.optimize.sampler import POPULATION
+from align_dsl.optimize.sat import Sat, Spent
 from align_dsl.optimize.space import written
-from align_dsl.optimize.study import Done, Study, find
+from align_dsl.optimize.studies import find
+from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Ready, Task, ready
-from align_dsl.optimize.trial import Sat, Spent
 from align_dsl.optimize.untried import every
 from align_dsl.optimize.verdict import TOLERATED, compare, noted
 from align_dsl.pipeline import Changes

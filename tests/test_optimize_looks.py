@@ -270,7 +270,7 @@ def test_notes_of_older_versions_mean_what_they_meant(tmp_path: Path) -> None:
 def test_what_failed_is_counted(tmp_path: Path) -> None:
     from align_dsl.commands.outcome import judged
     from align_dsl.optimize.aims import Aims
-    from align_dsl.optimize.artefact import _of_test
+    from align_dsl.optimize.provenance import _of_test
 
     with opened(world(tmp_path)) as made:
         n = len(made.test.asked)
@@ -279,5 +279,5 @@ def test_what_failed_is_counted(tmp_path: Path) -> None:
     assert found.failed == (1, 2)
     assert f"1 and 2 of {n} questions failed" in told
     said = "\n".join(judged(found, Aims()))
-    assert "1 questions failed with the default, 2 with the winner; they count as wrong" in said
+    assert "1 question failed with the default, 2 with the winner; they count as wrong" in said
     assert "failed" not in "\n".join(judged(replace(found, failed=(0, 0)), Aims()))

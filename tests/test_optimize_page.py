@@ -23,11 +23,11 @@ from align_dsl.optimize import looked
 from align_dsl.optimize.aims import aims_noted
 from align_dsl.optimize.chart import Axis, shares, spread
 from align_dsl.optimize.choose import Chosen
+from align_dsl.optimize.done import Done
 from align_dsl.optimize.effects import front, interval
 from align_dsl.optimize.page import page
 from align_dsl.optimize.run import Outcome
-from align_dsl.optimize.study import Done
-from align_dsl.optimize.trial import Sat, Spent
+from align_dsl.optimize.sat import Sat, Spent
 from align_dsl.optimize.verdict import Verdict
 from align_dsl.records.report.html import POLICY
 from align_dsl.records.stats import Interval
@@ -226,7 +226,7 @@ def test_charts_are_described_and_mark_each_trial_once() -> None:
 def test_a_long_study_is_cut_in_the_middle_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looked, "LISTED", 20)
     made = page(*tiny(trials=90))
-    said = re.search(r"(\d+) trials of the middle are not shown here", made)
+    said = re.search(r"Not shown here: (\d+) trials of the middle", made)
     assert said is not None
     rows = [c for _, c in Page(made).rows if len(c) == 7 and c[0].isdigit()]
     assert len({c[0] for c in rows}) == 90 - int(said[1])

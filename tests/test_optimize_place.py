@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from align_dsl.errors import CompileError, PlanError
 from align_dsl.optimize.artefact import path_of
 from align_dsl.optimize.run import Outcome, optimize
-from align_dsl.optimize.study import studies
+from align_dsl.optimize.studies import studies
 from align_dsl.optimize.task import Task
 from align_dsl.pipeline import Changes, load
-from tests.test_optimize import invoke, run, world
+from tests.test_optimize import PROGRAM, invoke, run, world
 
 SPACE = Changes(sets=("optimize.space={shots: [1, 2, 4]}",))
 
@@ -115,3 +118,77 @@ def test_a_program_that_extends_itself_is_still_an_error(tmp_path: Path) -> None
     path.write_text(f"{path.read_text()}extends: small.yaml\n")
     with pytest.raises(CompileError, match="in a circle"):
         load(path)
+
+
+# --- what the command line changed
+
+
+GIVEN = {
+    "a default": Changes(sets=("deciders.mine.with={shots: 1}",), seed=7),
+    "a decider": Changes(
+        sets=("deciders.other={use: random}", "deciders.mine.about='So\n\nit: {'"), seed=1
+    ),
+    "the split": Changes(sets=("data.split={train: 0.4, test: 0.5, seed: 3}",), seed=2),
+    "targets": Changes(sets=("targets={each: [high], of: [mercy]}",)),
+    "a model": Changes(sets=("models={here: {use: embedded}}", "model=here"), seed=3),
+    "how to search": Changes(sets=("optimize.seed=3",)),
+    "nothing": Changes(),
+}
+
+
+def accuracy(written: Path, words: list[str]) -> float:
+    """What `run` comes to, over both ends where there are two."""
+    done = invoke("run", written, *words, "--store", written.with_name("again.db"), "--json")
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout.splitlines()[-1])["results"]
+    one = [r["value"] for r in rows if r["attribute"] == "mercy" and r["metric"] == "accuracy"]
+    return one[0] if len(one) == 1 else sum(one[:2]) / 2
+
+
+@pytest.mark.parametrize("changes", GIVEN.values(), ids=GIVEN)
+def test_a_run_of_what_is_written_gives_the_figure_of_the_verdict(
+    changes: Changes, tmp_path: Path
+) -> None:
+    """Whatever the command line changed: the new file says it, or has no need to."""
+    task = Task(world(tmp_path, shuffle=True), changes, store=tmp_path / ".align" / "a.db")
+    outcome = optimize(task, pick=1)
+    assert outcome.written is not None
+    assert outcome.verdict is not None
+    text = outcome.written.read_text()
+    assert ("\n# with     " in text) == (changes != Changes())
+    again = next(line for line in text.splitlines() if line.startswith("# again "))
+    _, _, run, file, *words = again.removeprefix("# ").split()
+    assert (run, file) == ("run", outcome.written.name)
+    assert words == ["--only", "mine", "--set", "data.cases=test"]
+    assert accuracy(outcome.written, words) == pytest.approx(outcome.verdict.winner)
+    assert load(outcome.written).program.seed == (changes.seed or 0)
+    if changes.seed is None and changes.sets[:1] != GIVEN["targets"].sets:
+        assert list(yaml.safe_load(text)) == ["version", "program", "extends", "deciders"]
+
+
+def test_other_data_is_written_with_what_is_left_of_the_targets(tmp_path: Path) -> None:
+    """The cases have no label on `order`, which the program asks for."""
+    both = PROGRAM.replace(", of: [mercy]", "").replace(", split: {train: 0.5, test: 0.5}", "")
+    path = world(tmp_path, both.rpartition("optimize:")[0])
+    other = tmp_path / "other" / "cases.jsonl"
+    other.parent.mkdir()
+    other.write_text(path.with_name("cases.jsonl").read_text())
+    task = Task(path, Changes(data=other), decider="mine", store=tmp_path / ".align" / "a.db")
+    outcome = optimize(replace(task, trials=3), pick=1)
+    assert outcome.written is not None
+    assert outcome.verdict is not None
+    program = load(outcome.written).program
+    assert [t.name for t in program.targets] == ["mercy_low", "mercy_high"]
+    assert Path(program.data.place.path) == other
+    words = ["--only", "mine", "--set", "data.cases=test"]
+    assert accuracy(outcome.written, words) == pytest.approx(outcome.verdict.winner)
+
+
+def test_paths_are_as_seen_from_the_new_file(tmp_path: Path) -> None:
+    changes = Changes(sets=("data.split={train: 0.4, test: 0.6}",))
+    task = Task(world(tmp_path), changes, store=tmp_path / ".align" / "a.db")
+    (tmp_path / "found").mkdir()
+    outcome = optimize(task, output=tmp_path / "found" / "x.yaml", pick=1)
+    assert outcome.written is not None
+    assert "path: ../programs/cases.jsonl" in outcome.written.read_text()
+    assert len(load(outcome.written).cases) == 40

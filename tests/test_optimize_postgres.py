@@ -19,11 +19,12 @@ import pytest
 
 from align_dsl.engine.execute import Stop
 from align_dsl.errors import StoreError
-from align_dsl.optimize import study as studies
+from align_dsl.optimize import claimant
+from align_dsl.optimize.done import Done
 from align_dsl.optimize.journal import open_storage
 from align_dsl.optimize.run import begin, optimize
 from align_dsl.optimize.space import written
-from align_dsl.optimize.study import Done, Study
+from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Task, ready
 from align_dsl.optimize.workers import search_of
 from align_dsl.records.store import Store
@@ -154,8 +155,8 @@ def test_what_a_machine_that_died_was_at_is_tried_by_another(
     with Study(url, name) as study:
         lost = killed_in_a_trial(study, process.pid, after=2)
         process.wait()
-        monkeypatch.setattr(studies, "_host", lambda: "elsewhere")
-        monkeypatch.setattr(studies, "STALE", 1.0)
+        monkeypatch.setattr(claimant, "_host", lambda: "elsewhere")
+        monkeypatch.setattr(claimant, "STALE", 1.0)
         outcome = optimize(Task(here, store=here.parents[1] / ".align" / "align.db", storage=url))
         assert plain(outcome.done) == wanted
         trials = study.trials()
@@ -178,7 +179,7 @@ def test_on_one_machine_nobody_waits_for_silence(url: str, tmp_path: Path) -> No
         killed_in_a_trial(study, process.pid)
         process.wait()
         assert study.fail_stale() == 1
-        assert studies.STALE > 60  # or nothing would be shown
+        assert claimant.STALE > 60  # or nothing would be shown
         store = path.parents[1] / ".align" / "align.db"
         assert plain(optimize(Task(path, store=store, storage=url)).done) == wanted
 
@@ -202,11 +203,11 @@ def test_who_gives_signs_of_life_is_left_alone(
             (200, False, 0),
             (230, False, 1),
         ):
-            monkeypatch.setattr(studies.time, "time", lambda at=now + seconds: at)
+            monkeypatch.setattr(claimant.time, "time", lambda at=now + seconds: at)
             if beats:
                 study.alive(trial)
             with monkeypatch.context() as other:
-                other.setattr(studies, "_host", lambda: "elsewhere")
+                other.setattr(claimant, "_host", lambda: "elsewhere")
                 assert study.fail_stale() == stale
         monkeypatch.undo()
         study.close()

@@ -249,7 +249,7 @@ def test_fewer_than_wanted_are_better_than_none(tmp_path: Path) -> None:
         assert len(server.asked) == 4 + SPARE
         run(path)
         assert len(server.asked) == 4 + SPARE
-    assert told[1].startswith("`writer` proposed 1 wordings of rate.instructions; of no use: 6 ")
+    assert told[1].startswith("`writer` proposed 1 wording of rate.instructions; of no use: 6 ")
     assert {d.config["rate.instructions"] for d in outcome.done} == {None, GOOD}
 
 
@@ -363,10 +363,12 @@ def test_a_model_that_reads_no_instructions_gets_none(tmp_path: Path) -> None:
     assert "`embedded` reads no instructions: nothing is proposed" in shown.output
 
 
-@pytest.mark.parametrize("calls", [45, 61])
-def test_a_budget_that_ends_before_is_said_and_more_goes_on(calls: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("calls", "enough"), [(45, 85), (61, 86)])
+def test_a_budget_that_ends_before_is_said_and_more_goes_on(
+    calls: int, enough: int, tmp_path: Path
+) -> None:
     with served(tmp_path, OTHER, GOOD) as (path, server):
-        with pytest.raises(BudgetError, match="before the default was tried"):
+        with pytest.raises(BudgetError, match=f"needs 40\n  = write --budget calls={enough}"):
             run(path, budget=Budget(calls))
         assert kept(path) is None
         assert len(server.asked) == calls // 61  # 40 for the verdict, 20 for the default

@@ -201,7 +201,7 @@ def test_nothing_is_asked_twice(tmp_path: Path) -> None:
 
 def test_a_spent_budget_ends_it_and_more_goes_on(tmp_path: Path) -> None:
     path = scripted(tmp_path)
-    with pytest.raises(BudgetError, match="but for the 40 calls that the verdict may need before"):
+    with pytest.raises(BudgetError, match="of 50 calls is too small: the verdict alone needs 40\n"):
         run(path, "gepa", trials=5, budget=Budget(50))
     short = invoke("optimize", path, "--method", "gepa", "--budget", "calls=50", "--store",
                    tmp_path / ".align" / "align.db", "--trials", 5)  # fmt: skip
@@ -211,6 +211,27 @@ def test_a_spent_budget_ends_it_and_more_goes_on(tmp_path: Path) -> None:
     assert outcome.is_better
     fresh = scripted(tmp_path / "fresh")
     assert run(fresh, "gepa", trials=5).paid == outcome.paid
+
+
+@pytest.mark.parametrize(
+    ("limits", "ended"),
+    [
+        ({"tokens": 1050}, "but for about 550 tokens that"),
+        ({"tokens": 1051}, ""),
+        ({"calls": 20}, "but for the 10 calls that"),
+        ({"calls": 21}, ""),
+        ({"seconds": 210}, "but for about 110 seconds that"),
+        ({"seconds": 3600}, ""),
+    ],
+)
+def test_what_the_verdict_may_need_is_kept_of_all(
+    limits: dict[str, float], ended: str, tmp_path: Path
+) -> None:
+    with Store.open(tmp_path / "a.db") as store:
+        spent = {"calls": 10, "tokens": 500, "seconds": 100.0}
+        memory = Memory(store, Stop(), limits, kept=10, before=spent)
+        assert memory.is_over() == bool(ended)
+        assert ended in memory.ended
 
 
 def test_a_budget_that_ends_within_keeps_the_best_so_far(tmp_path: Path) -> None:

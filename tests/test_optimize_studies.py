@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from align_dsl import __version__
 from align_dsl.commands.diff import _prompts, prompts
-from align_dsl.errors import PlanError
+from align_dsl.engine.budget import Budget
+from align_dsl.errors import BudgetError, PlanError
+from align_dsl.optimize.done import Done
 from align_dsl.optimize.looked import read
 from align_dsl.optimize.row import states
 from align_dsl.optimize.run import _note_chosen, optimize
-from align_dsl.optimize.study import Done, Study, studies
+from align_dsl.optimize.sat import Sat
+from align_dsl.optimize.studies import find, studies
+from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Task
-from align_dsl.optimize.trial import Sat
 from align_dsl.pipeline import Changes, load
 from tests import test_optimize_page as paged
 from tests.test_optimize import invoke, world
@@ -44,7 +50,7 @@ def noted(folder: Path, **facts: Any) -> tuple[object, ...]:
 )
 def test_no_verdict_is_not_a_bad_one(facts: dict[str, Any], said: str, tmp_path: Path) -> None:
     where = noted(tmp_path, **facts)
-    for command in (("studies", "ls"), ("studies", "show", "last")):
+    for command in (("studies", "ls"), ("studies", "show", "small-mine-0")):
         done = invoke(*command, *where)
         assert done.exit_code == 0, done.output
         words = " ".join(done.output.split())
@@ -98,12 +104,12 @@ def test_what_dspy_tried_is_told(tmp_path: Path) -> None:
     (one,) = read(tmp_path / ".align" / "study.log")
     assert one.tried == found.candidates > 0
     assert one.train == found.scores
-    before, after = (f"{100 * score:.0f}" for score in found.scores)
+    before, after = (f"{100 * score:.1f}" for score in found.scores)
     listed = " ".join(invoke("studies", "ls", "--store", store).output.split())
     assert f"{found.candidates} {before} to {after} better" in listed
     shown = invoke("studies", "show", "last", "--store", store).output
     assert f"{found.candidates} candidates by BootstrapFewShotWithRandomSearch(" in shown
-    assert f"train {found.scores[0]:.3f} -> {found.scores[1]:.3f} on DSPy's part" in shown
+    assert f"train {before} % -> {after} % on DSPy's part" in shown
     assert "worked examples" in shown
     assert "0 whole" not in shown
     page = tmp_path / "x.html"
@@ -144,6 +150,23 @@ def test_there_is_no_trial_of_dspy_to_pick(tmp_path: Path) -> None:
 # --- what failed
 
 
+def test_a_study_of_which_nothing_has_come_is_never_the_last(tmp_path: Path) -> None:
+    path, store = world(tmp_path), tmp_path / ".align" / "align.db"
+    log = ("--store", store)
+    refused = invoke("optimize", path, "--method", "gepa", *log)  # `embedded` reads no instructions
+    assert refused.exit_code != 0
+    assert "no study has come to a trial" in invoke("studies", "ls", *log).output
+    assert "nothing has come of any study" in str(invoke("studies", "show", "last", *log).exception)
+    good = optimize(Task(path, store=store)).study
+    assert invoke("optimize", path, "--method", "gepa", "--seed", 3, *log).exit_code != 0
+    with pytest.raises(BudgetError):
+        optimize(Task(path, Changes(seed=4), store=store, budget=Budget(seconds=0)))
+    where = tmp_path / ".align" / "study.log"
+    assert len(studies(where)) == 4
+    assert find(where, "last") == good
+    assert [one.name for one in read(where)] == [good]
+
+
 def test_failures_of_a_trial_are_told() -> None:
     one = Done(3, (1, 0), {"shots": 1}, Sat("1f0f"), 0.25, False, 0.0)
     assert list(states(one)) == ["2 failed"]
@@ -178,3 +201,38 @@ def test_prompts_differ_in_the_order_in_which_they_are_asked(tmp_path: Path) -> 
     said = [line for line in prompts(one, two, scenario) if line.startswith("\n===")]
     assert len(said) == len(names)
     assert said == [f"\n=== {at}, scenario {scenario}" for at in wanted]
+
+
+# --- how numbers are written
+
+THINGS = "trial|call|time|case|question|setting|wording|candidate|configuration|block|token"
+PLURAL_OF_ONE = re.compile(rf"(?<![\d.,])1 ({THINGS})s\b")
+FRACTION = re.compile(r"(?<!p )(?<![\d.])[01]\.\d{2,}\b")  # 0.72, where people are to see 72.0 %
+
+
+@pytest.mark.parametrize("options", [("--trials", 1), ("--trials", 3), ("--method", "bootstrap")])
+def test_numbers_are_written_as_everywhere(options: tuple[object, ...], tmp_path: Path) -> None:
+    path, log = world(tmp_path), ("--store", tmp_path / ".align" / "align.db")
+    space = ("--set", "optimize.space={shots: [0, 8]}")
+    said = invoke("optimize", path, *options, *space, *log).output
+    assert " %" in said
+    for command in (
+        ("explain", "--optimize", path, *space),
+        ("studies", "ls"),
+        ("studies", "show", "last", "--trials"),
+    ):
+        done = invoke(*command, *log)
+        assert done.exit_code == 0, done.output
+        said += done.output
+    for written in path.parent.glob("*.optimized.yaml"):
+        said += written.read_text()
+    assert PLURAL_OF_ONE.findall(said) == []
+    assert FRACTION.findall(said.replace(__version__, "")) == []
+
+
+def test_programs_are_told_shares(tmp_path: Path) -> None:
+    """JSON keeps them as they are."""
+    done = invoke("optimize", world(tmp_path), "--json", "--store", tmp_path / ".align" / "a.db")
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert all(0 <= share <= 1 + 1e-9 for share in last["train"])
+    assert 0 <= last["verdict"]["default"] < last["verdict"]["winner"] <= 1 + 1e-9

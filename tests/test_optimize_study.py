@@ -19,14 +19,17 @@ import pytest
 from align_dsl.engine.execute import Stop
 from align_dsl.errors import PlanError, StoreError
 from align_dsl.optimize.choose import evidence, hopeless
+from align_dsl.optimize.claimant import me
+from align_dsl.optimize.done import Done
 from align_dsl.optimize.effects import effects, front
 from align_dsl.optimize.journal import heal, open_storage
 from align_dsl.optimize.propose import Tried, propose
 from align_dsl.optimize.run import begin, optimize
+from align_dsl.optimize.sat import Sat, Spent
 from align_dsl.optimize.space import Space, written
-from align_dsl.optimize.study import Done, Study, find, me
+from align_dsl.optimize.studies import find
+from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Ready, Task, ready
-from align_dsl.optimize.trial import Sat, Spent
 from align_dsl.optimize.untried import every
 from align_dsl.optimize.workers import search_of
 from align_dsl.pipeline import Changes

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from align_dsl.optimize import trial
+from align_dsl.optimize import plans
+from align_dsl.optimize.draws import DRAWS, redrawn
+from align_dsl.optimize.exam import Exam
 from align_dsl.optimize.sat import Marks, Sat, rights
 from align_dsl.optimize.task import Ready, Task, ready
-from align_dsl.optimize.trial import DRAWS, Exam, redrawn
 from align_dsl.optimize.untried import every
 from align_dsl.optimize.verdict import compare
 from align_dsl.pipeline import Changes, load
@@ -69,12 +70,12 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
             made.close()
 
 
-@pytest.mark.parametrize("kept", [trial.KEPT, 100, 0])
+@pytest.mark.parametrize("kept", [plans.KEPT, 100, 0])
 def test_a_plan_that_is_used_again_says_what_a_fresh_one_says(
     opened: Opened, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
     """Configurations that only decide otherwise share their jobs, and decide otherwise."""
-    monkeypatch.setattr(trial, "KEPT", kept)
+    monkeypatch.setattr(plans, "KEPT", kept)
     made = opened("{shots: [0, 2], select: [similar, random], norm: [l2, l1]}")
     exam = made.train
     norms = set()

@@ -12,8 +12,8 @@ from typing import Any
 
 from align_dsl.engine.bill import calls_of
 from align_dsl.language.program import Program
+from align_dsl.optimize.exam import Exam
 from align_dsl.optimize.sat import Sat, Spent
-from align_dsl.optimize.trial import Exam
 
 COSTS = ("calls", "tokens")
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from importlib.metadata import version
+from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from align_dsl import __version__, pipeline
+from align_dsl import pipeline
 from align_dsl.errors import CompileError, PlanError, visible
+from align_dsl.language.program import Program
 from align_dsl.language.space import declaration
-from align_dsl.optimize.aims import COSTS, Aims
+from align_dsl.optimize.carried import carried
 from align_dsl.optimize.choose import Chosen
+from align_dsl.optimize.done import Done
+from align_dsl.optimize.provenance import of_dspy, of_search
 from align_dsl.optimize.space import Config
-from align_dsl.optimize.study import Done
 from align_dsl.optimize.task import Ready
 from align_dsl.optimize.verdict import Verdict
 
@@ -77,12 +78,13 @@ def _is_same(one: Path, other: Path) -> bool:
 
 def write(made: Ready, chosen: Chosen, verdict: Verdict, done: Sequence[Done], to: Path) -> Path:
     """Write the file, whole or not at all, and see that it means what the trial was."""
-    return _write(made, chosen.done.config, _provenance(made, chosen, verdict, done), to)
+    told = of_search(made, chosen, verdict, done, to)
+    return _write(made, chosen.done.config, told, to)
 
 
 def write_found(made: Ready, found: Found, verdict: Verdict, paid: int, to: Path) -> Path:
     """The same for what an optimizer of DSPy came back with."""
-    return _write(made, found.settings, _of_dspy(made, found, verdict, paid), to)
+    return _write(made, found.settings, of_dspy(made, found, verdict, paid, to), to)
 
 
 def _write(made: Ready, config: Config, told: Iterable[str], to: Path) -> Path:
@@ -132,8 +134,9 @@ def _body(made: Ready, config: Config, to: Path) -> dict[str, Any]:
     mark = f"_optimized{n + 1 if n else ''}"
     program = f"{first[: LONGEST - len(mark)]}{mark}"
     body: dict[str, Any] = {"version": 1, "program": program, "extends": _parent(made, to)}
-    model = made.task.changes.model
-    return {**body, **({"model": model} if model else {}), "deciders": {name: entry}}
+    other = carried(made, to)
+    deciders = {**other.pop("deciders", {}), name: entry}
+    return {**body, **other, "deciders": deciders}
 
 
 def _parent(made: Ready, to: Path) -> str:
@@ -152,97 +155,36 @@ def _parent(made: Ready, to: Path) -> str:
 
 def _means_the_same(file: Path, made: Ready, config: Config) -> None:
     """The file was made to be compiled: so it is, before anybody relies on it."""
-    wanted = made.space.program(config).deciders[0]
     try:
-        program = pipeline.compile(file).program
-        found = next(d for d in program.deciders if d.name == wanted.name)
+        found = pipeline.compile(file).program
     except CompileError as error:
         said = "error: the optimized program would not compile there"
         raise PlanError(f"{said}: {error.first}") from None
-    if found != wanted:
-        raise PlanError(
-            "error: the optimized program would not mean the same there: its name stands for"
-            " another file\n  = write it beside the original"
-        )
-
-
-def _provenance(
-    made: Ready, chosen: Chosen, verdict: Verdict, done: Sequence[Done]
-) -> Iterator[str]:
-    whole = sum(1 for d in done if d.score is not None and not d.pruned)
-    pruned = sum(1 for d in done if d.pruned)
-    train = len({a.group for a in made.train.asked})
-    yield f"Made by `align-dsl optimize` {__version__}. Use and edit it like any program."
-    yield f"study    {made.study}, trial {chosen.done.number} of {len(done)}"
-    yield f"         ({whole} whole, {pruned} pruned, seed {made.optimize.seed}, {made.sampler})"
-    yield f"from     {made.task.program.name}, digest {made.loaded.program.digest()}"
-    yield f"model    {made.model.name}"
-    for name, value in made.space.changes(chosen.done.config).items():
-        before = made.space.default.get(name)
-        yield f"changed  {name}: {_short(before)} -> {_short(value)}"
-        if value in made.wordings.get(name, ()) and made.optimize.propose:
-            yield f"         proposed by {made.optimize.propose.model}"
-    gain = chosen.gain
-    yield (
-        f"train    {chosen.default.score or 0:.3f} -> {chosen.done.score or 0:.3f}"
-        + (f", {signed(gain.value)} [{signed(gain.low)}, {signed(gain.high)}]" if gain else "")
-        + f" on {train} cases"
-    )
-    if chosen.checked is None:
-        yield "         that it was picked from by hand"
+    ours, theirs = _meant(made, made.space.program(config)), _meant(made, found)
+    other = next((name for name, said in ours.items() if theirs[name] != said), None)
+    if other is None:
+        return
+    said = "error: the optimized program would not mean the same there"
+    if other == "decider":
+        said += ": its name stands for another file"
     else:
-        yield f"         that chose it; {signed(chosen.checked)} on blocks that had no say"
-    yield from _of_test(made, verdict)
-    if made.aims != Aims():
-        each = [(name, *verdict.each(name)) for name in COSTS]
-        said = ", ".join(f"{a:.4g} -> {b:.4g} {name}" for name, a, b in each)
-        yield f"cost     {said} a decision"
+        said += f": `{other}` would be another"
+    raise PlanError(f"{said}\n  = write it beside the original")
 
 
-def _of_dspy(made: Ready, found: Found, verdict: Verdict, paid: int) -> Iterator[str]:
-    yield f"Made by `align-dsl optimize` {__version__}. Use and edit it like any program."
-    yield f"study    {made.study}, `method: {made.optimize.method}`, seed {made.optimize.seed}"
-    yield f"         {found.candidates} candidates, {paid:,} calls with the verdict's"
-    yield f"         DSPy {version('dspy')}: {found.optimizer}"
-    if made.optimize.propose:
-        yield f"         instructions written by {made.optimize.propose.model}"
-    yield f"from     {made.task.program.name}, digest {made.loaded.program.digest()}"
-    yield f"model    {made.model.name}"
-    for name, value in found.settings.items():
-        said = f"{len(value)} worked examples" if isinstance(value, list) else _short(value)
-        yield f"changed  {name}: {said}"
-    for note in found.notes:
-        yield f"note     {note}"
-    if found.scores:
-        before, after = found.scores
-        yield f"train    {before:.3f} -> {after:.3f} on DSPy's part of it, the mean over questions"
-    else:
-        yield "train    held against nothing"
-    yield from _of_test(made, verdict)
-
-
-def _of_test(made: Ready, verdict: Verdict) -> Iterator[str]:
-    value, low, high = verdict.gain
-    yield (
-        f"test     {verdict.default:.3f} -> {verdict.winner:.3f}, "
-        f"{signed(value)} [{signed(low)}, {signed(high)}] (95 %), p {verdict.p:.2g}"
-    )
-    yield (
-        f"         on {verdict.groups} cases that no trial saw, split {made.split}, "
-        f"look {verdict.looks}"
-    )
-    if any(verdict.failed):
-        before, after = verdict.failed
-        yield f"         {before:,} and {after:,} of {verdict.questions:,} questions failed"
-
-
-def signed(value: float) -> str:
-    return f"{value:+.3f}"
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 50 else f"{text[:47]}..."
+def _meant(made: Ready, program: Program) -> dict[str, Any]:
+    """All that what is decided depends on, and how right that is."""
+    data = program.data
+    places = (data.place, data.exemplars)
+    name = made.space.decider.name
+    return {
+        "decider": next((d for d in program.deciders if d.name == name), None),
+        "model": next((m for m in program.models if m.name == made.model.name), None),
+        "data": [data.split, data.cases, *(one and os.path.realpath(one.path) for one in places)],
+        "targets": program.targets,
+        "attributes": program.attributes,
+        "seed": program.seed,
+    }
 
 
 class _Dumper(yaml.SafeDumper):

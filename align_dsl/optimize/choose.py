@@ -14,11 +14,11 @@ from math import lgamma, log, sqrt
 
 from align_dsl.errors import PlanError
 from align_dsl.optimize.aims import Aims, aims_of
+from align_dsl.optimize.done import Done
+from align_dsl.optimize.exam import Exam
 from align_dsl.optimize.sat import RIGHT
 from align_dsl.optimize.smooth import smoothed
 from align_dsl.optimize.space import Space
-from align_dsl.optimize.study import Done
-from align_dsl.optimize.trial import Exam
 from align_dsl.records.stats import Interval
 
 HOPELESS = 0.3  # how seldom a fair coin looks so bad; benchmarks/optimize_pruning.py: what it costs

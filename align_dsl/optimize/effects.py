@@ -16,8 +16,8 @@ import numpy as np
 
 from align_dsl.optimize.aims import COSTS
 from align_dsl.optimize.choose import allowed, whole
+from align_dsl.optimize.done import Done
 from align_dsl.optimize.sat import RIGHT
-from align_dsl.optimize.study import Done
 from align_dsl.records.stats import Interval, cluster_bootstrap, macro_bootstrap
 
 MANY = 8  # values of a number beyond which they are taken together in thirds

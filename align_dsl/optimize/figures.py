@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from align_dsl.errors import counted
 from align_dsl.optimize import chart
 from align_dsl.optimize import effects as model
+from align_dsl.optimize.accuracy import percent
 from align_dsl.optimize.aims import COSTS
 from align_dsl.optimize.chart import Point, Step
 from align_dsl.optimize.choose import allowed
+from align_dsl.optimize.done import Done
 from align_dsl.optimize.effects import front, interval
 from align_dsl.optimize.looked import Looked
 from align_dsl.optimize.row import cost, row
-from align_dsl.optimize.study import Done
 from align_dsl.records.report.html import DASH, Html, el, section
 from align_dsl.records.report.numbers import line, simple_table
 from align_dsl.records.stats import Interval
@@ -26,7 +28,7 @@ def search(made: Looked) -> Html | None:
     points = [_point(made, d, float(d.number)) for d in made.listed]
     best = list(_best_so_far(made))
     last = best[-1] if best else None
-    said = f"{len(made.done):,} trials; the default has {_percent(made.default.score)}"
+    said = f"{counted(len(made.done), 'trial')}; the default has {_percent(made.default.score)}"
     if last is not None:
         said += f", the best {_percent(last.value)}"
         said += f" (95 % interval {_percent(last.low)} to {_percent(last.high)})"
@@ -60,8 +62,9 @@ def _of_dspy(made: Looked) -> Iterator[Html]:
         before, after = made.train
         yield el(
             "p",
-            f"{made.tried:,} candidates. On DSPy's part of the train cases {_percent(before)} of"
-            f" the questions were right before, and {_percent(after)} with the best.",
+            f"{counted(made.tried, 'candidate')}. On DSPy's part of the train cases"
+            f" {_percent(before)} of the questions were right before, and {_percent(after)} with"
+            " the best.",
         )
 
 
@@ -220,7 +223,7 @@ def table(made: Looked, trials: Sequence[Done]) -> Html:
 
 
 def _percent(value: float | None) -> str:
-    return DASH if value is None else f"{100 * value:.1f} %"
+    return DASH if value is None else percent(value)
 
 
 def listed(names: Sequence[str]) -> str:

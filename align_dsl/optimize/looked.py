@@ -8,11 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from align_dsl.errors import counted
 from align_dsl.optimize.aims import Aims, aims_noted
 from align_dsl.optimize.choose import allowed
+from align_dsl.optimize.done import Done
 from align_dsl.optimize.effects import front, interval
 from align_dsl.optimize.journal import close_storage, lost, open_storage
-from align_dsl.optimize.study import Done, Study
+from align_dsl.optimize.study import Study
 from align_dsl.optimize.verdict import Verdict, noted
 from align_dsl.records.stats import Interval
 
@@ -98,17 +100,18 @@ class Looked:
     def cut(self) -> str | None:
         """What is to be said where not all trials are shown."""
         rest = len(self.done) - len(self.listed)
-        return f" {rest:,} trials of the middle are not shown here." if rest else None
+        return f" Not shown here: {counted(rest, 'trial')} of the middle." if rest else None
 
 
 def read(where: Path | str, name: str | None = None) -> list[Looked]:
-    """The studies that are kept there, or the one of this name. Nothing is written."""
+    """The studies of which something has come, or the one of this name. Nothing is written."""
     if isinstance(where, Path) and not where.exists():
         return []
     storage = open_storage(where)
     try:
         names = [one.study_name for one in storage.get_all_studies()]
-        some = (Study(where, one, seen_in=storage) for one in names if name in (None, one))
+        every = (Study(where, one, seen_in=storage) for one in names if name in (None, one))
+        some = (one for one in every if name is not None or not one.is_empty)
         return [Looked(one.name, one.facts(), one.done(), one.paid()) for one in some]
     except Exception as error:
         if (said := lost(error)) is not None:

@@ -8,9 +8,9 @@ from itertools import zip_longest
 
 from align_dsl.engine.execute import Stop
 from align_dsl.language.wording import letter, stance
+from align_dsl.optimize.exam import Exam
 from align_dsl.optimize.purse import Purse
 from align_dsl.optimize.space import Config
-from align_dsl.optimize.trial import Exam
 from align_dsl.types import Attribute, Case, Decision, Target
 
 LONGEST = 600  # characters of a situation or a choice; what is longer is cut

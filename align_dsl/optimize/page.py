@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from align_dsl.errors import counted
+from align_dsl.optimize.accuracy import percent, points, spread
 from align_dsl.optimize.aims import COSTS
+from align_dsl.optimize.done import Done
 from align_dsl.optimize.figures import costs, effects, listed, search, table
 from align_dsl.optimize.looked import Looked
 from align_dsl.optimize.row import cost, number, shown
-from align_dsl.optimize.study import Done
 from align_dsl.optimize.verdict import Verdict
 from align_dsl.records import report
 from align_dsl.records.report import html
@@ -56,7 +58,7 @@ def _head(made: Looked) -> Html:
         "at most": f"{limits} a decision" if limits else None,
         "trials": f"{len(made.done):,}: {said}" if made.done else None,
         "candidates": f"{made.tried:,}" if made.by_dspy and made.tried else None,
-        "cost": f"{made.paid[0]:,} calls, {made.paid[1]:,} tokens,"
+        "cost": f"{counted(made.paid[0], 'call')}, {counted(made.paid[1], 'token')},"
         f" {sum(d.seconds for d in made.done):,.0f} s of trials",
     }
     items = [join([el("dt", k), el("dd", v)]) for k, v in rows.items() if v]
@@ -103,13 +105,14 @@ def _conclusion(made: Looked) -> Iterator[Part]:
 
 
 def _in_words(made: Looked, verdict: Verdict) -> Iterator[str]:
-    value, low, high = (100 * x for x in verdict.gain)
+    value, low, high = verdict.gain
     yield (
-        f"On {verdict.groups:,} cases that no trial saw ({verdict.questions:,} questions), the"
-        f" file's own settings are right in {100 * verdict.default:.1f} % and the chosen ones in"
-        f" {100 * verdict.winner:.1f} %: {value:+.1f} points, 95 % interval {low:+.1f} to"
-        f" {high:+.1f}, p {verdict.p:.2g}. {verdict.only_winner:,} questions were won,"
-        f" {verdict.only_default:,} lost."
+        f"On {counted(verdict.groups, 'case')} that no trial saw"
+        f" ({counted(verdict.questions, 'question')}), the"
+        f" file's own settings are right in {percent(verdict.default)} and the chosen ones in"
+        f" {percent(verdict.winner)}: {points(value)}, 95 % interval {spread(low, high)},"
+        f" p {verdict.p:.2g}. Questions won: {verdict.only_winner:,}, lost:"
+        f" {verdict.only_default:,}."
     )
     if any(verdict.calls) or any(verdict.tokens):
         said = []
@@ -120,14 +123,14 @@ def _in_words(made: Looked, verdict: Verdict) -> Iterator[str]:
     if any(verdict.failed):
         before, after = verdict.failed
         yield (
-            f"{before:,} questions failed with the file's own settings and {after:,} with the"
-            " chosen ones: there was no answer that could be used. They count as wrong."
+            f"{counted(before, 'question')} failed with the file's own settings and {after:,} with"
+            " the chosen ones: there was no answer that could be used. They count as wrong."
         )
     if verdict.looks > 1:
         yield (
             f"This was look {verdict.looks} at these test cases. Whoever looks often finds"
             " something by luck, so the interval was asked to be surer:"
-            f" {100 * verdict.sure[1]:+.1f} to {100 * verdict.sure[2]:+.1f}."
+            f" {spread(*verdict.sure[1:])}."
         )
     times = "once" if made.looks <= 1 else f"{made.looks:,} times"
     yield f"So far these test cases were looked at {times}, all searches together."
@@ -155,7 +158,7 @@ def _value(config: Mapping[str, Any], name: str) -> Html:
     if name not in config:
         return el("span", "has no effect", class_="quiet")
     if isinstance(config[name], list):
-        return html.text(f"{len(config[name]):,} worked examples")
+        return html.text(counted(len(config[name]), "worked example"))
     return html.text(shown(config[name], VALUE))
 
 
@@ -189,7 +192,7 @@ def _provenance(made: Looked) -> Html:
         ),
         "sampler": f"{facts.get('sampler', '')}, seed {facts.get('seed', '')}",
         "train cases": f"{len(set(facts.get('groups', ()))):,} independent,"
-        f" {len(facts.get('groups', ())):,} questions, {facts.get('train', '')}",
+        f" {counted(len(facts.get('groups', ())), 'question')}, {facts.get('train', '')}",
         "test cases": str(facts.get("test", "")),
         "looks at them": f"{made.looks:,}",
     }

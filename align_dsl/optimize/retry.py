@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from align_dsl.errors import CompileError
+from align_dsl.errors import CompileError, counted
+from align_dsl.optimize.done import Done
 from align_dsl.optimize.sat import FAILED
-from align_dsl.optimize.study import Done, Study
+from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Ready
 
 
@@ -32,6 +33,7 @@ def told(done: Sequence[Done]) -> Iterator[str]:
     counts = [n for d in done if (n := d.sat.marks.count(FAILED))]
     if counts:
         yield (
-            f"{sum(counts):,} decisions in {len(counts):,} trials failed, and count as wrong;"
+            f"{counted(sum(counts), 'decision')} in {counted(len(counts), 'trial')} failed, and"
+            f" {'counts' if sum(counts) == 1 else 'count'} as wrong;"
             " `--retry-failed` asks again for what they lack"
         )

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from align_dsl.engine.budget import UNBOUNDED, Budget
 from align_dsl.engine.execute import Stop
 from align_dsl.engine.prompt import tokens
-from align_dsl.errors import AlignError, BackendError, PlanError, visible
+from align_dsl.errors import AlignError, BackendError, PlanError, counted, visible
 from align_dsl.language.space import WORDING, tunables
 from align_dsl.language.tunable import Tunable
 from align_dsl.optimize.author import Author, author_of
@@ -95,11 +95,20 @@ def _news(made: Ready, known: Mapping[str, Wordings]) -> Iterator[str]:
     assert made.optimize.propose is not None
     who = made.optimize.propose.model
     for name, one in known.items():
-        said = f"`{who}` proposed {len(one.texts) or 'no'} wordings of {name}"
+        n = counted(len(one.texts), "wording") if one.texts else "no wordings"
+        said = f"`{who}` proposed {n} of {name}"
         yield f"{said}; of no use: {one.why}" if one.refused else said
 
 
 # --- asking ---------------------------------------------------------------------------------------
+
+
+def still_asked(made: Ready, study: Study) -> int:
+    """Calls that wordings may take yet."""
+    propose, settings = made.optimize.propose, rewordable(made)
+    if propose is None or study.kept(KEY) is not None:
+        return 0
+    return len(settings) * (propose.count + SPARE)
 
 
 def _ask_all(
@@ -159,9 +168,10 @@ def told(made: Ready) -> Iterator[str]:
         read = tokens(task(sieve)) + tokens(question(sieve, ())) + usual
         others = (least - 1) / 2 * tokens(sieve.now)  # that stand in a question on average
         yield (
-            f"  before the first trial `{propose.model}` is asked for {propose.count} wordings of"
-            f" {t.name}: {least} to {most} calls, about {least * (read + others):,.0f} tokens read"
-            f" and at most {most * author.tokens:,} written"
+            f"  before the first trial `{propose.model}` is asked for"
+            f" {counted(propose.count, 'wording')} of {t.name}: {least} to {most} calls, about"
+            f" {least * (read + others):,.0f} tokens read and at most {most * author.tokens:,}"
+            " written"
         )
 
 

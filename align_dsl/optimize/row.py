@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from align_dsl.optimize.done import Done
 from align_dsl.optimize.effects import interval
 from align_dsl.optimize.sat import FAILED
-from align_dsl.optimize.study import Done
 
 SETTING = 40  # characters shown of a value
 

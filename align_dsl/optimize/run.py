@@ -7,23 +7,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align_dsl.engine.budget import Budget
+from align_dsl.engine.budget import UNBOUNDED, Budget
 from align_dsl.engine.execute import Stop
 from align_dsl.errors import BackendError, BudgetError, PlanError
 from align_dsl.optimize import artefact, verdict
 from align_dsl.optimize.choose import Chosen, choose
+from align_dsl.optimize.done import Done
 from align_dsl.optimize.journal import quiet
 from align_dsl.optimize.retry import retry
 from align_dsl.optimize.retry import told as of_failures
-from align_dsl.optimize.reword import reworded
+from align_dsl.optimize.reword import reworded, still_asked
 from align_dsl.optimize.sampler import make_sampler
 from align_dsl.optimize.sat import Interrupted
 from align_dsl.optimize.search import Search, probe
+from align_dsl.optimize.shortage import before_the_default, before_the_verdict
 from align_dsl.optimize.space import Config
-from align_dsl.optimize.study import Done, Study, studies
+from align_dsl.optimize.studies import studies
+from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Ready, Task, facts, ready
 from align_dsl.optimize.verdict import Verdict
-from align_dsl.optimize.workers import search_of, spending_of, to_stderr, workers
+from align_dsl.optimize.workers import allowance_of, search_of, to_stderr, workers
 from align_dsl.records.store import Store
 
 if TYPE_CHECKING:
@@ -84,10 +87,10 @@ def optimize(
                 try:
                     if made.searches:
                         probe(made.train)
-                    left = spending_of(made, study).left()
+                    left = allowance_of(made, study).left()
                     made = reworded(made, study, budget=left, stop=stop, say=told)
                 except Interrupted as cut:
-                    return _cut_short(study, cut, stop)
+                    return _cut_short(made, study, cut, stop)
                 begin(made, study)
                 if task.retry_failed:
                     retry(made, study)
@@ -108,15 +111,16 @@ def optimize(
             made.close()
 
 
-def _cut_short(study: Study, cut: Interrupted, stop: Stop) -> Outcome:
+def _cut_short(made: Ready, study: Study, cut: Interrupted, stop: Stop) -> Outcome:
     """It ended before the first trial, while the default showed what it gets wrong."""
     if cut.reason == "budget":
-        raise BudgetError("error: the budget is spent before the default was tried to the end")
+        raise before_the_default(allowance_of(made, study), more=still_asked(made, study))
     return Outcome(study.name, (), stop.reason, None, None, None, study.paid()[0])
 
 
 def _learn(made: Ready, study: Study, output: Path, stop: Stop, heard: Heard) -> Outcome:
     """Let an optimizer of DSPy find something, and judge it as what a search finds."""
+    from align_dsl.optimize.stock.price import price
     from align_dsl.optimize.stock.session import taught
 
     found, memory = taught(made, study, stop, heard)
@@ -124,12 +128,12 @@ def _learn(made: Ready, study: Study, output: Path, stop: Stop, heard: Heard) ->
     ended = memory.ended or "DSPy came to its end"
     if stop.asked:
         return Outcome(study.name, (), ended, None, None, None, paid, found)
+    if not found.settings and memory.is_down:
+        raise BackendError(f"{ended}\n  = see to the model, and start again: all is saved")
+    if not found.settings and memory.ended:
+        raise before_the_default(allowance_of(made, study), price(made).before)
     _note_chosen(study, found.settings)
     if not found.settings:
-        if memory.is_down:
-            raise BackendError(f"{ended}\n  = see to the model, and start again: all is saved")
-        if memory.ended:
-            raise BudgetError(f"error: {ended} before DSPy had found anything")
         return Outcome(study.name, (), ended, None, None, None, paid, found)
     judged, cost = _judged(made, study, found.settings, paid, stop)
     if judged is None:
@@ -179,7 +183,9 @@ def _end(
     is_begun = bool(done) and done[0].slot == (0, 0) and done[0].score is not None
     if stop.asked or not is_begun:  # others of the first batch may have been quicker
         if not stop.asked:
-            raise BudgetError(f"error: {ended} before the default was tried to the end")
+            if made.task.budget == UNBOUNDED:
+                raise BudgetError(f"error: {ended} before the default was tried to the end")
+            raise before_the_default(search.allowance)
         return Outcome(name, tuple(done), ended, None, None, None, paid)
     chosen = choose(made.train, made.space, done, pick)
     _note_chosen(study, chosen.done.config, picked=pick is not None)
@@ -209,14 +215,14 @@ def _judged(
     left = Budget(calls=made.task.budget.calls).less(study.paid()[0])
     purse, lacks = study.purse("verdict", left), made.test.lacks(made.space.default, config)
     if left.calls is not None and lacks > left.calls:
-        raise BudgetError(
-            f"error: the verdict needs {lacks:,} calls, and {left.calls:,} of the budget are left"
-        )
+        raise before_the_verdict(made.task.budget, study.paid()[0], lacks)
     try:
         judged = verdict.give(made, config, purse=purse, stop=stop)
     except Interrupted as cut:
         if cut.reason == "budget":
-            raise BudgetError("error: the budget is spent before the verdict was given") from None
+            purse.settle()
+            lacks = made.test.lacks(made.space.default, config)
+            raise before_the_verdict(made.task.budget, study.paid()[0], lacks) from None
         return None, 0
     finally:
         purse.settle()

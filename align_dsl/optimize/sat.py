@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+
+from align_dsl.records.record import Answer
 
 RIGHT, WRONG, FAILED = "1", "0", "f"
 Marks = str | tuple[str, ...]  # one of each question; several strings count as their mean
@@ -52,6 +55,18 @@ class Spent:
             self.paid_tokens + other.paid_tokens,
             self.decisions + other.decisions,
         )
+
+
+def spent_on(needed: Sequence[Answer], asked: Collection[str], decisions: int) -> Spent:
+    """What these answers cost, those among them that were `asked` just now, and for how many."""
+    fresh = [a for a in needed if a.key in asked]
+    return Spent(
+        calls=sum(a.calls for a in needed),
+        tokens=sum(a.prompt_tokens + a.completion_tokens for a in needed),
+        paid=sum(a.calls for a in fresh),
+        paid_tokens=sum(a.prompt_tokens + a.completion_tokens for a in fresh),
+        decisions=decisions,
+    )
 
 
 @dataclass(frozen=True, slots=True)

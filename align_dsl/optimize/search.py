@@ -7,7 +7,6 @@ on the batches before it, and on nothing else: not on who was faster.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,17 +16,19 @@ from align_dsl.engine.execute import Stop
 from align_dsl.engine.garbage import left_alone
 from align_dsl.errors import AlignError, BackendError, CompileError
 from align_dsl.optimize.aims import Aims, aims_of, costs, planned
+from align_dsl.optimize.allowance import Allowance, nap
 from align_dsl.optimize.choose import estimate, hopeless, incumbent
+from align_dsl.optimize.done import Done
+from align_dsl.optimize.exam import Exam
+from align_dsl.optimize.heart import Heart
+from align_dsl.optimize.open import Open, opened
 from align_dsl.optimize.propose import propose
 from align_dsl.optimize.purse import Purse
 from align_dsl.optimize.sat import FAILED, Interrupted, Sat
 from align_dsl.optimize.space import Config, written
-from align_dsl.optimize.spending import Spending, nap
-from align_dsl.optimize.study import DIED, Done, Open, Study
-from align_dsl.optimize.trial import Exam
+from align_dsl.optimize.study import DIED, Study
 
 BATCH = 4  # trials asked for together: more use more workers, fewer learn more from each other
-HEARTBEAT = 30.0  # seconds between signs of life, where others cannot see our process
 LOOK = 1.0  # seconds between two looks at what others have done meanwhile
 REASONS = 3  # why answers failed, of which that many are told
 FIRST = (0, 0)  # the slot of the default
@@ -37,7 +38,7 @@ FIRST = (0, 0)  # the slot of the default
 class Search:
     study: Study
     exam: Exam
-    spending: Spending
+    allowance: Allowance
     trials: int
     sampler: str = "tpe"
     seed: int = 0
@@ -73,7 +74,7 @@ class Search:
 
     def _sign(self, last: bool = False) -> None:
         if not self.helps:
-            self.spending.sign(last)
+            self.allowance.sign(last)
 
     def _work(self) -> None:
         idle = time.monotonic()
@@ -103,35 +104,35 @@ class Search:
     def _prepare(self) -> bool:
         """See to it that there are trials to claim; False where there is no more to try."""
         trials = self.study.trials()  # one look: others finish trials meanwhile
-        done, opened = self.study.done(trials), self.study.opened(trials)
-        self.ended = self.ended if self.over else self.spending.spent(done)
+        done, left = self.study.done(trials), opened(trials)
+        self.ended = self.ended if self.over else self.allowance.spent(done)
         if self.ended:
             return False
-        if self.helps and any(_is_over(lost) for lost in opened.lost):
+        if self.helps and any(_is_over(lost) for lost in left.lost):
             return False
-        for lost in opened.lost:
+        for lost in left.lost:
             self.study.reopen(lost, self.exam.space)
-        fresh = self._never(opened, done) if opened.never else {}
-        self.study.enqueue(opened.batch, opened.size, fresh, self.exam.space)
-        if opened.live or opened.lost or fresh:
+        fresh = self._never(left, done) if left.never else {}
+        self.study.enqueue(left.batch, left.size, fresh, self.exam.space)
+        if left.live or left.lost or fresh:
             return True
         size = min(BATCH, self.trials - len(done))
-        configs = self._batch(opened.batch + 1, done, size)
+        configs = self._batch(left.batch + 1, done, size)
         if not configs:
             self.ended = "every configuration was tried" if size > 0 else "all trials were made"
             return False
         slots = dict(enumerate(configs))
-        self.study.enqueue(opened.batch + 1, len(configs), slots, self.exam.space)
+        self.study.enqueue(left.batch + 1, len(configs), slots, self.exam.space)
         return True
 
-    def _never(self, opened: Open, done: Sequence[Done]) -> dict[int, Config]:
+    def _never(self, left: Open, done: Sequence[Done]) -> dict[int, Config]:
         """Configurations for slots of a batch of which only the others were written down. What is
         proposed may differ from what was, and nothing is tried twice."""
-        before = [d for d in done if d.slot[0] < opened.batch]
-        configs = self._batch(opened.batch, before, opened.size)
-        taken = {written(c) for c in opened.configs}
-        left = [c for c in configs if written(c) not in taken]
-        return dict(zip(opened.never, left, strict=False))
+        before = [d for d in done if d.slot[0] < left.batch]
+        configs = self._batch(left.batch, before, left.size)
+        taken = {written(c) for c in left.configs}
+        fresh = [c for c in configs if written(c) not in taken]
+        return dict(zip(left.never, fresh, strict=False))
 
     def _batch(self, batch: int, before: Sequence[Done], size: int) -> list[Config]:
         if batch == 0:  # alone, so that all others can be held against it
@@ -156,11 +157,11 @@ class Search:
         config = dict(trial.user_attrs["config"])
         best = incumbent([d for d in done if d.slot[0] < slot[0]])
         began = time.monotonic()
-        purse = self.spending.purse(trial)
+        purse = self.allowance.purse(trial)
 
         def enough(marks: str) -> bool:
             self._look()
-            self.spending.refill(purse)
+            self.allowance.refill(purse)
             if best is None or self.aims.several:  # what is less accurate may be cheaper
                 return False
             return hopeless(self.exam, marks, best.sat.marks)
@@ -168,7 +169,7 @@ class Search:
         try:
             if config != self.exam.space.default and self._is_too_dear(trial, config):
                 return
-            with _Heart(self.study, trial):
+            with Heart(self.study, trial):
                 sat = self._sit(trial, config, purse, enough)
             if slot == FIRST and set(sat.marks) == {FAILED}:
                 self._give_up(config)
@@ -176,9 +177,8 @@ class Search:
             self.study.give_back(trial, ended.reason)
             if ended.reason == "budget":
                 self.over = True
-                self.ended = self.spending.spent(done) or (
-                    f"what is left of the budget of {self.spending.budget.calls:,} calls is not"
-                    " enough for another trial"
+                self.ended = self.allowance.spent(done) or (
+                    "what is left of the budget is not enough for another trial"
                 )
             return
         except CompileError as error:
@@ -204,7 +204,7 @@ class Search:
         held for it: then some are held for the rest. Raises Interrupted."""
         with purse.settled():
             while True:
-                self.spending.hold(trial, config, purse, self.stop, self._look)
+                self.allowance.hold(trial, config, purse, self.stop, self._look)
                 try:
                     sat = self.exam.sit_all(
                         config, purse=purse, stop=_Until(self.stop), enough=enough
@@ -294,25 +294,3 @@ class _Until(Stop):
         if self.outer.asked:
             self.reason = self.reason or self.outer.reason
         return self.outer.asked or self.event.is_set()
-
-
-class _Heart:
-    """Beats while a trial is at work."""
-
-    def __init__(self, study: Study, trial: Any) -> None:
-        self.study, self.trial, self.over = study, trial, threading.Event()
-        self.thread: threading.Thread | None = None
-
-    def __enter__(self) -> None:
-        if isinstance(self.study.where, str):
-            self.thread = threading.Thread(target=self._beat, daemon=True)
-            self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        if self.thread is not None:
-            self.thread.join()
-
-    def _beat(self) -> None:
-        while not self.over.wait(HEARTBEAT):
-            self.study.alive(self.trial)

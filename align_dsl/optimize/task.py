@@ -12,13 +12,16 @@ from align_dsl.backends import Backend, open_backend
 from align_dsl.engine.bill import calls_of
 from align_dsl.engine.budget import UNBOUNDED, Budget
 from align_dsl.engine.split import part
-from align_dsl.errors import CompileError, Diagnostic, PlanError, visible
+from align_dsl.errors import PlanError, counted, visible
 from align_dsl.language.library import Library
+from align_dsl.language.override import Override
 from align_dsl.language.program import Model, Optimize
 from align_dsl.optimize.aims import Aims, aims_of
+from align_dsl.optimize.blocks import deal
+from align_dsl.optimize.exam import Exam
+from align_dsl.optimize.leaks import nothing_leaks
 from align_dsl.optimize.search import BATCH
 from align_dsl.optimize.space import Config, Space, model_of, space_of
-from align_dsl.optimize.trial import Exam, deal
 from align_dsl.pipeline import Changes, Loaded
 from align_dsl.records.stats import minimum_detectable_difference
 from align_dsl.records.store import Store
@@ -26,7 +29,9 @@ from align_dsl.types import Case, digest
 
 DEALT = 2  # counts up when cases are dealt otherwise, and marks of old studies mean others
 BLOCKS = 5  # parts of the train cases; each is answered with exemplars from the others
-HALVES = "data.split={train: 0.5, test: 0.5}"
+HALVES = Override(
+    "the split in halves, where a program has none", ("data", "split"), {"train": 0.5, "test": 0.5}
+)
 DISAGREE = 0.3  # share of questions on which two configurations typically differ
 
 
@@ -141,7 +146,7 @@ def ready(task: Task, store: Store) -> Ready:
     train = part(loaded.cases, program.data.split, optimize.cases)
     test = part(loaded.cases, program.data.split, optimize.accept)
     own = loaded.pool if program.data.exemplars else None
-    _nothing_leaks(loaded, train, test, own)
+    nothing_leaks(loaded, train, test, own)
     library = Library.beside(task.program)
     if optimize.method == "search":
         space = space_of(loaded.checked, library, _exemplars(own if own is not None else train))
@@ -171,9 +176,9 @@ def _complete(task: Task) -> Changes:
     """What a program leaves unsaid about optimizing, said by the options or by default."""
     changes = task.changes
     program = pipeline.compile(task.program, changes).program
-    sets: list[str] = []
+    said: list[Override] = []
     if program.data.split is None:
-        sets.append(HALVES)
+        said.append(HALVES)
     if program.optimize is None and task.decider is None:
         names = ", ".join(d.name for d in program.deciders)
         raise PlanError(
@@ -181,36 +186,12 @@ def _complete(task: Task) -> Changes:
             f"  = name one of its deciders: --decider NAME ({names})"
         )
     if task.decider is not None:
-        name = f"{{decider: {task.decider}}}"
-        sets.append(f"optimize={name}" if program.optimize is None else
-                    f"optimize.decider={task.decider}")  # fmt: skip
+        option = f"--decider {task.decider}"
+        said.append(Override(option, ("optimize", "decider"), task.decider))
     if task.method is not None:
-        sets.append(f"optimize.method={task.method}")
-    return replace(changes, sets=(*changes.sets, *sets))
-
-
-def _nothing_leaks(
-    loaded: Loaded, train: Sequence[Case], test: Sequence[Case], own: Sequence[Case] | None
-) -> None:
-    """No text and no group may stand on both sides: the test would ask what was taught."""
-    source = loaded.checked.source
-    span = source.at(("data", "split"))
-    demos = {d.case for one in loaded.program.deciders for s in one.steps for d in s.demos}
-    shown = [c for c in loaded.cases if c.scenario.id in demos]
-    for name, cases in (("train", train), ("exemplars", own or ()), ("demo", shown)):
-        texts = {_text(c): c.scenario.id for c in cases}
-        groups = {c.group: c.scenario.id for c in cases if c.group}
-        for case in test:
-            twin = texts.get(_text(case))
-            what = "the same text"
-            if twin is None and case.group:
-                twin, what = groups.get(case.group), f"the group `{case.group}`"
-            if twin is not None:
-                said = (
-                    f"the {name} case `{twin}` and the test case `{case.scenario.id}` have {what}"
-                )
-                hint = "split by group (`group: group`), and give cases of one text one group"
-                raise CompileError([Diagnostic(span, said, hint)], loaded.checked.texts)
+        option = f"--method {task.method}"
+        said.append(Override(option, ("optimize", "method"), task.method))
+    return replace(changes, others=tuple(said))
 
 
 def _exemplars(cases: Sequence[Case]) -> int:
@@ -219,16 +200,12 @@ def _exemplars(cases: Sequence[Case]) -> int:
     return max((sum(name in c.attributes() for c in cases) for name in names), default=0)
 
 
-def _text(case: Case) -> str:
-    return " ".join(case.scenario.text.split())
-
-
 def _doubts(made: Ready) -> tuple[str, ...]:
     """What the data cannot support, said before anything is spent."""
     doubts = []
     n, dimensions = len({a.group for a in made.train.asked}), len(made.space.dimensions)
     m = len({a.group for a in made.test.asked})
-    settings = f", {dimensions} settings" if dimensions else ""
+    settings = f", {counted(dimensions, 'setting')}" if dimensions else ""
     for where, groups in (("train", n), ("test", m)):
         least = minimum_detectable_difference(groups, DISAGREE)
         if least is None or least > 0.1:
@@ -236,7 +213,8 @@ def _doubts(made: Ready) -> tuple[str, ...]:
                 "any difference" if least is None else f"differences under {least * 100:.0f} points"
             )
             doubts.append(
-                f"{groups} independent {where} cases{settings}: {said} cannot be told from noise"
+                f"{counted(groups, f'independent {where} case')}{settings}: {said} cannot be told"
+                " from noise"
             )
     if made.searches and made.task.workers > BATCH:
         doubts.append(

@@ -14,12 +14,12 @@ from typing import Any
 from align_dsl.engine.execute import Stop
 from align_dsl.language.program import TOLERATED
 from align_dsl.optimize.aims import Aims, aims_of, costs
+from align_dsl.optimize.exam import Exam
 from align_dsl.optimize.journal import turn
 from align_dsl.optimize.looks import cases_of, file_of, level, looks, pair_of, write
 from align_dsl.optimize.purse import Purse
 from align_dsl.optimize.sat import FAILED, RIGHT, Sat
 from align_dsl.optimize.task import Ready
-from align_dsl.optimize.trial import Exam
 from align_dsl.records.stats import Interval, mcnemar, sign_flip
 
 ONE_DRAW, SIX_DRAWS = 0.05, 0.01  # what p may be at the first look: less for who draws for nothing

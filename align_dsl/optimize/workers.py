@@ -19,9 +19,9 @@ from pathlib import Path
 
 from align_dsl.engine.execute import Stop
 from align_dsl.errors import AlignError, visible
+from align_dsl.optimize.allowance import Allowance
 from align_dsl.optimize.reword import reworded
 from align_dsl.optimize.search import Search
-from align_dsl.optimize.spending import Spending
 from align_dsl.optimize.study import Study
 from align_dsl.optimize.task import Ready, Task, ready
 from align_dsl.records.store import Store
@@ -35,7 +35,7 @@ def search_of(made: Ready, study: Study, stop: Stop, helps: bool = False) -> Sea
     return Search(
         study=study,
         exam=made.train,
-        spending=spending_of(made, study),
+        allowance=allowance_of(made, study),
         trials=made.trials,
         sampler=made.sampler,
         seed=made.optimize.seed,
@@ -45,8 +45,8 @@ def search_of(made: Ready, study: Study, stop: Stop, helps: bool = False) -> Sea
     )
 
 
-def spending_of(made: Ready, study: Study) -> Spending:
-    return Spending(study, made.train, made.test, made.task.budget)
+def allowance_of(made: Ready, study: Study) -> Allowance:
+    return Allowance(study, made.train, made.test, made.task.budget)
 
 
 # --- processes ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import dspy
@@ -20,7 +21,9 @@ from align_dsl.engine.adapter import TRAIL, NoAnswer, shape_of
 from align_dsl.engine.demos import once
 from align_dsl.engine.execute import Stop
 from align_dsl.engine.prompt import messages
+from align_dsl.errors import counted
 from align_dsl.optimize.asking import asked
+from align_dsl.optimize.reserve import MARGIN, Kept, Rate
 from align_dsl.records.owner import is_dead, owner
 from align_dsl.records.record import Answer
 from align_dsl.records.store import Store
@@ -40,7 +43,7 @@ class Memory:
     store: Store
     stop: Stop
     limits: Mapping[str, float] = field(default_factory=dict)  # calls, tokens, seconds
-    kept: int = 0  # calls that the verdict will need, and that are not to be had
+    kept: int = 0  # calls that the verdict will need, and that are kept back for it
     before: Mapping[str, float] = field(default_factory=dict)  # what other sessions have spent
     heard: Callable[[Memory], None] = lambda memory: None  # after each answer
     retries: bool = False  # asks again whatever has failed in earlier sessions
@@ -84,7 +87,7 @@ class Memory:
         """How many answers failed, and why most of them did; empty where none."""
         n = sum(self.failed.values())
         most = max(self.failed, key=lambda why: self.failed[why], default="")
-        return f"{n:,} answers failed, most of them: {most}" if n else ""
+        return f"{counted(n, 'answer')} failed, most of them: {most}" if n else ""
 
     def is_due(self) -> bool:
         """Whether it is time again to write down what was spent."""
@@ -103,19 +106,26 @@ class Memory:
             self.ended = self.stop.reason
         if not self.ended and self.broke is not None:
             self.ended = str(self.broke)
-        for name, spent in self.spent().items():
-            limit = self.limits.get(name)
+        spent = self.spent()
+        kept = self._kept(spent)
+        for name, limit in self.limits.items():
             running = self._running if name == "calls" else 0
-            if limit is not None and spent + running >= limit:
+            if spent[name] + running + getattr(kept, name) >= limit:
                 if not running:
-                    self.ended = self.ended or self._spent(name, limit)
+                    whole = counted(limit, name.removesuffix("s"))
+                    said = f"the budget of {whole} is spent{kept.but(name)}"
+                    self.ended = self.ended or said
                 return True
         return bool(self.ended)
 
-    def _spent(self, name: str, limit: float) -> str:
-        if name != "calls" or not self.kept:
-            return f"the budget of {limit:,g} {name} is spent"
-        return f"the budget is spent but for the {self.kept:,} calls that the verdict may need"
+    def _kept(self, spent: Mapping[str, float]) -> Kept:
+        """For the verdict, whose calls will cost what these have cost."""
+        rate = Rate.of(int(spent["calls"]), spent["tokens"], spent["seconds"])
+        return Kept(
+            self.kept,
+            ceil(MARGIN * self.kept * rate.tokens),
+            MARGIN * self.kept * rate.seconds,
+        )
 
     def answer(self, key: str, ask: Callable[[], Answer]) -> Answer:
         """The answer that is known, or else a new one. Nobody else asks for it meanwhile: neither

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from align_dsl.engine.bill import calls_of
 from align_dsl.engine.plan import Plan
+from align_dsl.errors import counted
 from align_dsl.optimize.stock.learn import BATCH, BATCH_FROM, SHARE, Size, size_of
 from align_dsl.optimize.task import Ready
 
@@ -23,8 +24,9 @@ class Price:
     verdict: int
 
     @property
-    def all(self) -> int:
-        return self.deciding + self.writing + self.verdict
+    def before(self) -> int:
+        """All but the verdict."""
+        return self.deciding + self.writing
 
 
 def price(made: Ready) -> Price:
@@ -74,21 +76,22 @@ def told(made: Ready) -> Iterator[str]:
         yield "  no calls: embedded"
         return
     yield (
-        f"  about {cost.deciding:,} calls to decide and {cost.writing:,} to write at most, and"
-        f" {cost.verdict:,} for the verdict; what is known is not asked again"
+        f"  about {counted(cost.deciding, 'call')} to decide and {cost.writing:,} to write at most,"
+        f" and {cost.verdict:,} for the verdict; what is known is not asked again"
     )
 
 
 def _tries(made: Ready, size: Size) -> str:
+    trials = counted(size.trials, "trial")
     match made.optimize.method:
         case "bootstrap":
             return "one set of demos" if size.trials == 1 else f"{size.trials} sets of demos"
         case "mipro" if size.wordings == 1:
-            return f"{size.candidates} sets of demos in {size.trials} trials"
+            return f"{size.candidates} sets of demos in {trials}"
         case "mipro":
             said = f"{size.candidates} sets of demos with {size.wordings} wordings"
-            return f"{said} in {size.trials} trials"
-    return f"instructions rewritten for as long as {size.trials} trials would take"
+            return f"{said} in {trials}"
+    return f"instructions rewritten for as long as {trials} would take"
 
 
 def doubts(made: Ready) -> Iterator[str]:

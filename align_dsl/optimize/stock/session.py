@@ -15,7 +15,7 @@ from pathlib import Path
 from align_dsl.engine.budget import Budget
 from align_dsl.engine.execute import Stop
 from align_dsl.errors import PlanError, visible
-from align_dsl.optimize.spending import Spending
+from align_dsl.optimize.allowance import Allowance
 from align_dsl.optimize.stock.learn import Found, aloud, learn, noted, recalled
 from align_dsl.optimize.stock.memory import Memory
 from align_dsl.optimize.study import Study
@@ -51,18 +51,18 @@ def taught(
     made: Ready, study: Study, stop: Stop, heard: Callable[[Memory], None]
 ) -> tuple[Found, Memory]:
     """What the optimizer comes back with, or came back with before."""
-    spending = Spending(study, made.train, made.test, made.task.budget)
-    purse, kept = study.purse("lessons"), spending.kept()
-    memory = Memory(made.train.store, stop, _limits(spending.budget, kept), kept)
+    allowance = Allowance(study, made.train, made.test, made.task.budget)
+    purse, kept = study.purse("lessons"), allowance.reserve.calls()
+    memory = Memory(made.train.store, stop, _limits(allowance.budget), kept)
     said = aloud(heard)
 
     def note() -> None:
         purse.calls, purse.tokens = memory.calls, memory.tokens
         purse.settle()
-        spending.sign()
+        allowance.sign()
         calls, tokens = study.paid()
         others = {"calls": calls - purse.calls, "tokens": tokens - purse.tokens}
-        memory.before = {**others, "seconds": spending.before}
+        memory.before = {**others, "seconds": allowance.before}
 
     def listen(memory: Memory) -> None:
         if memory.is_due():
@@ -79,15 +79,13 @@ def taught(
         found = learn(made, memory)
     finally:
         note()
-        spending.sign(last=True)
+        allowance.sign(last=True)
     if not memory.ended:  # else a higher budget may come to something else
         study.note("found", noted(found, made))
     return found, memory
 
 
-def _limits(budget: Budget, kept: int) -> dict[str, float]:
-    """What of it is to be had."""
+def _limits(budget: Budget) -> dict[str, float]:
+    """As far as it has any."""
     limits = {"calls": budget.calls, "tokens": budget.tokens, "seconds": budget.seconds}
-    if budget.calls is not None:
-        limits["calls"] = max(0, budget.calls - kept)
     return {name: limit for name, limit in limits.items() if limit is not None}

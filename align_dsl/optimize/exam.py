@@ -7,10 +7,9 @@ by is cross-validated, and never the recall of a case from one of its own group.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -21,8 +20,9 @@ from align_dsl.engine.bill import calls_of
 from align_dsl.engine.decide import decide
 from align_dsl.engine.demos import filled
 from align_dsl.engine.execute import Answered, Gone, Stop, execute
-from align_dsl.engine.plan import Memory, Plan, Question, concerns, plan
-from align_dsl.language.program import Program
+from align_dsl.engine.plan import Memory, Plan, concerns, plan
+from align_dsl.optimize.draws import DRAWS, redrawn
+from align_dsl.optimize.plans import KnownPool, Plans, parts_of
 from align_dsl.optimize.purse import Purse
 from align_dsl.optimize.sat import (
     FAILED,
@@ -34,6 +34,7 @@ from align_dsl.optimize.sat import (
     Sat,
     Spent,
     rights,
+    spent_on,
 )
 from align_dsl.optimize.space import Config, Space
 from align_dsl.records.judge import right_choices
@@ -41,55 +42,7 @@ from align_dsl.records.record import Answer
 from align_dsl.records.results import attribute_of
 from align_dsl.records.stats import Interval, macro_bootstrap
 from align_dsl.records.store import Store
-from align_dsl.types import Case, Decision, Pool
-
-DRAWS = 6  # of exemplars, where they are drawn at random and answers cost nothing
-LOOK = 8  # groups of cases after which it is looked whether a trial is worth going on with
-KEPT = 20_000  # jobs of plans that are kept to be used again, some 20 MB
-
-
-@dataclass(frozen=True)
-class _KnownPool(Pool):
-    """A pool that many plans share: what it holds is hashed once."""
-
-    known: dict[str | None, str] = field(default_factory=dict)
-
-    def digest(self, attribute: str | None = None) -> str:
-        if attribute not in self.known:
-            self.known[attribute] = Pool.digest(self, attribute)
-        return self.known[attribute]
-
-
-class _Plans:
-    """Plans to use again: many configurations ask the same, and only decide otherwise."""
-
-    def __init__(self) -> None:
-        self.known: dict[tuple[int, str], Plan] = {}
-        self.jobs = 0
-        self.last: tuple[Program | None, str] = (None, "")
-
-    def of(self, program: Program, block: int) -> Plan | None:
-        made = self.known.get((block, self._asks(program)))
-        (decider,) = program.deciders
-        if made is None or not made.questions or made.questions[0].decider is decider:
-            return made
-        return Plan(made.jobs, [replace(q, decider=decider) for q in made.questions], made.asked)
-
-    def keep(self, program: Program, block: int, made: Plan) -> None:
-        self.known[block, self._asks(program)] = made
-        self.jobs += len(made.jobs)
-        while self.jobs > KEPT and len(self.known) > 1:  # the oldest make room
-            self.jobs -= len(self.known.pop(next(iter(self.known))).jobs)
-
-    def _asks(self, program: Program) -> str:
-        """What a program with one decider asks of which models; not how answers are weighed."""
-        if self.last[0] is not program:
-            (decider,) = program.deciders
-            plain = decider.decide.model_copy(update={"params": {}})
-            asking = decider.model_copy(update={"decide": plain, "params": {}})
-            said = "\n".join(one.canonical() for one in (asking, *program.models))
-            self.last = program, said
-        return self.last[1]
+from align_dsl.types import Case, Decision
 
 
 @dataclass(frozen=True)
@@ -162,14 +115,14 @@ class Exam:
         return gains
 
     @cached_property
-    def pools(self) -> tuple[_KnownPool, ...]:
+    def pools(self) -> tuple[KnownPool, ...]:
         """What exemplars come from, block by block."""
         if self.pool is not None:
-            return (_KnownPool(pool_of(self.pool).exemplars),) * len(self.blocks)
+            return (KnownPool(pool_of(self.pool).exemplars),) * len(self.blocks)
         every = [c for block in self.blocks for c in block]
         inside = [{c.scenario.id for c in block} for block in self.blocks]
         return tuple(
-            _KnownPool(pool_of([c for c in every if c.scenario.id not in mine]).exemplars)
+            KnownPool(pool_of([c for c in every if c.scenario.id not in mine]).exemplars)
             for mine in inside
         )
 
@@ -201,8 +154,8 @@ class Exam:
         return made
 
     @cached_property
-    def _plans(self) -> _Plans:
-        return _Plans()
+    def _plans(self) -> Plans:
+        return Plans()
 
     @cached_property
     def _memory(self) -> Memory:
@@ -248,7 +201,7 @@ class Exam:
             answered = self._asked_again(todo, again, purse, stop, answered.asked)
         answers = answered.answers
         found = [answers[k] for k in todo.model_jobs if k in answers]
-        spent = _spent(found, answered.asked, len(todo.questions))
+        spent = spent_on(found, answered.asked, len(todo.questions))
         if is_cut or any(key not in answers for key in todo.model_jobs):
             raise Interrupted(stop.reason, spent)
         seed = self.space.checked.program.seed
@@ -327,7 +280,7 @@ class Exam:
         for block in range(len(self.blocks)):
             todo = self.plan(config, block, draw)
             known = self.store.known(todo.model_jobs) if looks else {}
-            for part in _parts(todo) if looks else [todo]:
+            for part in parts_of(todo) if looks else [todo]:
                 try:
                     done += self._sit(part, purse, stop, known)
                 except Interrupted as ended:
@@ -342,66 +295,16 @@ class Exam:
         """Answer all blocks, and where exemplars are drawn at random and answers cost nothing, with
         other draws as well. Each case has dice of its own, so the mean over draws is an estimate of
         the very accuracy that the program's own draw is one of, and a surer one."""
-        sat = self.sit_all(config, purse=purse, stop=stop)
-        program = self.space.program(config)
-        if not self._is_free or redrawn(program, 1) is program:
-            return sat
-        others = (self.sit_all(config, stop=stop, draw=draw).marks for draw in range(1, DRAWS))
+        sat, draws = self.sit_all(config, purse=purse, stop=stop), self.draws(config)
+        others = (self.sit_all(config, stop=stop, draw=draw).marks for draw in range(1, draws))
         return replace(sat, others=tuple(others))
+
+    def draws(self, config: Config) -> int:
+        """Of exemplars, in a verdict: several where they are free, and differ."""
+        program = self.space.program(config)
+        return DRAWS if self._is_free and redrawn(program, 1) is not program else 1
 
     @property
     def _is_free(self) -> bool:
         models = self.space.checked.program.models
         return all(m.backend == "embedded" for m in models if m.name in self.backends)
-
-
-def redrawn(program: Program, draw: int) -> Program:
-    """The program with other dice for the exemplars that it shows; itself where it rolls none."""
-    (decider,) = program.deciders
-    rolls = [s for s in decider.steps if s.params.get("select") == "random" and s.params.get("k")]
-    if not draw or not rolls:
-        return program
-    steps = tuple(
-        s.model_copy(update={"params": {**s.params, "seed": s.params["seed"] + draw}})
-        if s in rolls
-        else s
-        for s in decider.steps
-    )
-    return program.model_copy(update={"deciders": (decider.model_copy(update={"steps": steps}),)})
-
-
-def _spent(needed: Sequence[Answer], asked: Collection[str], decisions: int) -> Spent:
-    fresh = [a for a in needed if a.key in asked]
-    return Spent(
-        calls=sum(a.calls for a in needed),
-        tokens=sum(a.prompt_tokens + a.completion_tokens for a in needed),
-        paid=sum(a.calls for a in fresh),
-        paid_tokens=sum(a.prompt_tokens + a.completion_tokens for a in fresh),
-        decisions=decisions,
-    )
-
-
-def _parts(todo: Plan) -> list[Plan]:
-    """A few whole groups each, in the order of the questions."""
-    found: dict[str, list[Question]] = {}
-    for q in todo.questions:
-        found.setdefault(q.case.group or q.case.scenario.id, []).append(q)
-    groups = list(found.values())
-    parts = [groups[i : i + LOOK] for i in range(0, len(groups), LOOK)]
-    return [todo.only([q for group in part for q in group]) for part in parts]
-
-
-def deal(cases: Sequence[Case], n: int, seed: int) -> tuple[tuple[Case, ...], ...]:
-    """Cases in n blocks: whole groups to one, attributes evenly, the same way every time. Within a
-    block they are mixed, as a trial may end in the middle of one."""
-    groups: dict[str, list[Case]] = {}
-    for case in cases:
-        groups.setdefault(case.group or case.scenario.id, []).append(case)
-    names = sorted(groups)
-    random.Random(f"blocks/{seed}").shuffle(names)
-    names.sort(key=lambda g: sorted(groups[g][0].attributes()))  # stable: the order drawn remains
-    n = min(n, len(names))
-    blocks = [names[i::n] for i in range(n)]
-    for i, block in enumerate(blocks):
-        random.Random(f"block {i}/{seed}").shuffle(block)
-    return tuple(tuple(case for name in block for case in groups[name]) for block in blocks)

@@ -1,7 +1,8 @@
 """What a study may still spend, whoever of its workers spends it.
 
 Before a trial is begun it is known how many calls it lacks, and they are held for it: so none is
-begun that cannot be finished. What the verdict will need is kept back all along.
+begun that cannot be finished. Tokens and seconds are known afterwards only: they end a trial in its
+middle. Of all three, what the verdict will need is kept back all along.
 """
 
 from __future__ import annotations
@@ -11,42 +12,39 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil
 from typing import Any
 
 from align_dsl.engine.budget import UNBOUNDED, Budget
 from align_dsl.engine.execute import Stop
-from align_dsl.optimize import ledger
-from align_dsl.optimize.aims import planned
-from align_dsl.optimize.choose import allowed
+from align_dsl.errors import counted
+from align_dsl.optimize import expenses
+from align_dsl.optimize.done import Done
+from align_dsl.optimize.exam import Exam
 from align_dsl.optimize.purse import Purse
+from align_dsl.optimize.reserve import Kept, Rate, Reserve
 from align_dsl.optimize.sat import Interrupted, Spent
 from align_dsl.optimize.space import Config
-from align_dsl.optimize.study import Done, Study
-from align_dsl.optimize.trial import Exam
+from align_dsl.optimize.study import Study
 
 NAP, LONG_NAP = 0.05, 1.0  # seconds between two looks whether others are done, at first and later
 SIGN = 5.0  # seconds between two notes of how long a session has taken
 
 
 @dataclass(slots=True)
-class Spending:
+class Allowance:
     study: Study
     train: Exam
     test: Exam
     budget: Budget = UNBOUNDED  # of the study as a whole
     began: float = field(default_factory=time.monotonic)
     before: float = 0.0  # seconds of earlier sessions
-    _test_lacks: int | None = None  # calls, for the default
-    _default: dict[str, int] = field(default_factory=dict)  # all that it needs there, by key
-    _most: int = 0  # that anything which may be chosen needs beside these
-    _dearer: float = 1.0  # what answers cost beside what they would if all were good
-    _seen: set[int] = field(default_factory=set)
-    _session: str = field(default_factory=lambda: ledger.SESSION + uuid.uuid4().hex[:8])
+    _session: str = field(default_factory=lambda: expenses.SESSION + uuid.uuid4().hex[:8])
     _signed: float = 0.0
+    reserve: Reserve = field(init=False)
 
     def __post_init__(self) -> None:
-        self.before = ledger.elapsed(self.study.facts())
+        self.reserve = Reserve(self.train, self.test)
+        self.before = expenses.elapsed(self.study.facts())
 
     @property
     def seconds(self) -> float:
@@ -61,58 +59,53 @@ class Spending:
 
     # --- what is left -----------------------------------------------------------------------------
 
-    def kept(self, done: Sequence[Done] = (), *others: Config) -> int:
-        """Calls for the verdict: on the default, and on the dearest of what may be chosen."""
-        if self.budget.calls is None:
-            return 0
-        if self._test_lacks is None:
-            default = self.test.space.default
-            self._test_lacks, self._default = self.test.lacks(default), self.test.calls(default)
-            self._most = sum(self._default.values())  # as long as there is nothing else
-        for one in allowed([d for d in done if d.number not in self._seen]):
-            self._seen.add(one.number)
-            self._most = max(self._most, self._needs(one.config))
-            if one.slot == (0, 0):
-                good = planned(self.train, one.config).spent.calls
-                self._dearer = max(1.0, one.sat.spent.calls / max(1, good))
-        most = max([self._most, *map(self._needs, others)])
-        return ceil(self._dearer * (self._test_lacks + most))
+    def kept(self, done: Sequence[Done] | None = None) -> Kept:
+        """For the verdict, of what is bounded."""
+        if self.budget == UNBOUNDED:
+            return Kept()
+        calls, tokens = self.study.paid()
+        so_far = Rate.of(calls, tokens, self.seconds)
+        return self.reserve.kept(self.study.done() if done is None else done, so_far)
 
-    def _needs(self, config: Config) -> int:
-        """Beside what the default needs."""
-        calls = self.test.calls(config).items()
-        return sum(n for key, n in calls if key not in self._default)
-
-    def left(self, done: Sequence[Done] = ()) -> Budget:
+    def left(self, done: Sequence[Done] | None = None) -> Budget:
         """For whatever is no verdict."""
-        calls, tokens = self.study.paid() if self.budget != UNBOUNDED else (0, 0)
-        return self.budget.less(calls + self.kept(done), tokens, self.seconds)
+        if self.budget == UNBOUNDED:
+            return UNBOUNDED
+        kept, (calls, tokens) = self.kept(done), self.study.paid()
+        return self.budget.less(
+            calls + kept.calls, tokens + kept.tokens, self.seconds + kept.seconds
+        )
 
-    def spent(self, done: Sequence[Done] = ()) -> str:
+    def spent(self, done: Sequence[Done] | None = None) -> str:
         """Why nothing more may be begun; empty where something may."""
         if self.budget == UNBOUNDED:
             return ""
         kept, (calls, tokens) = self.kept(done), self.study.paid()
-        what = self.budget.passed(calls + kept, tokens, self.seconds)
+        what = self.budget.passed(
+            calls + kept.calls, tokens + kept.tokens, self.seconds + kept.seconds
+        )
         if not what:
             return ""
-        but = f" but for the {kept:,} calls that the verdict may need" if what == "calls" else ""
-        return f"the budget of {getattr(self.budget, what):,g} {what} is spent{but}"
+        whole = counted(getattr(self.budget, what), what.removesuffix("s"))
+        return f"the budget of {whole} is spent{kept.but(what)}"
 
     # --- a trial ----------------------------------------------------------------------------------
 
     def purse(self, trial: Any) -> Purse:
-        until = None
-        if self.budget.seconds is not None:
-            until = self.began + self.budget.seconds - self.before
-        return Purse(until=until, note=lambda p: self.study.pay(trial, p.calls, p.tokens))
+        return Purse(note=lambda p: self.study.pay(trial, p.calls, p.tokens))
 
     def refill(self, purse: Purse) -> None:
-        """Others have spent tokens meanwhile."""
+        """Others have spent tokens meanwhile, and it is better known what the verdict will need."""
+        if self.budget.tokens is None and self.budget.seconds is None:
+            return
+        purse.settle()
+        kept = self.kept()
         if self.budget.tokens is not None:
-            purse.settle()
             others = self.study.paid()[1] - purse.tokens
-            purse.budget = replace(purse.budget, tokens=max(0, self.budget.tokens - others))
+            left = self.budget.tokens - others - kept.tokens
+            purse.budget = replace(purse.budget, tokens=max(0, left))
+        if self.budget.seconds is not None:
+            purse.until = self.began + self.budget.seconds - self.before - kept.seconds
 
     def hold(
         self, trial: Any, config: Config, purse: Purse, stop: Stop, look: Callable[[], None]
@@ -148,9 +141,9 @@ class Spending:
         hold."""
         assert self.budget.calls is not None
         trials = self.study.trials()
-        held = ledger.held(trials, trial)
-        at_work = [t.user_attrs["config"] for t in ledger.holders(trials, trial)]
-        kept = self.kept(self.study.done(trials), config, *at_work)
+        held = expenses.held(trials, trial)
+        at_work = [t.user_attrs["config"] for t in expenses.holders(trials, trial)]
+        kept = self.reserve.calls(self.study.done(trials), config, *at_work)
         paid = self.study.paid(trials)[0] - purse.calls
         return need <= self.budget.calls - kept - paid - held, held
 
