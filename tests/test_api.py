@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import align_dsl
 from align_dsl.errors import BackendError, CompileError, PlanError
 from align_dsl.language.library import shipped_folder
 from align_dsl.types import Scenario, Target
+from tests.servers.recorder import Recorder, Reply, obey
+from tests.test_wire import program
 
 MTA = shipped_folder() / "programs" / "mta.yaml"
 DOCS = Path(__file__).parents[1] / "docs" / "python.md"
@@ -111,6 +114,55 @@ def engine() -> Iterator[Engine]:
     made = Engine()
     with dspy.context(lm=dspy.LM("openai/test", engine=made, cache=False)):
         yield made
+
+
+# --- many threads, and the end -----------------------------------------------------------------
+
+SCENE = ("Same scene.", ["Help.", "Wait."], {"mercy": 1})
+
+
+def test_a_question_of_many_threads_is_asked_once(tmp_path: Path) -> None:
+    with Recorder(lambda asked: Reply(obey(asked).content, delay=0.3)) as server:
+        with align_dsl.load(program(tmp_path, server)) as loaded:
+            together, got, opened = threading.Barrier(8), [], set()
+
+            def call() -> None:
+                together.wait()
+                decider = loaded["rated"]
+                got.append(decider(*SCENE))
+                opened.add(loaded.model_for(decider.ir, None)[1])
+
+            threads = [threading.Thread(target=call) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert len(server.asked) == 1
+    assert len(opened) == 1
+    assert len(got) == 8
+    assert {d.status for d in got} == {"tied"}
+
+
+def test_the_end_of_a_with_closes_what_was_opened(tmp_path: Path) -> None:
+    with Recorder() as server:
+        with align_dsl.load(program(tmp_path, server)) as loaded:
+            decider = loaded["rated"]
+            assert decider(*SCENE).status == "tied"
+            module = decider.module
+        assert module("Another.", *SCENE[1:]).decision.failures[0].message.endswith("closed")
+        assert decider("A third.", *SCENE[1:]).status == "tied"  # who asks again opens again
+        loaded.close()
+
+
+def test_a_script_that_closes_nothing_ends_quietly(tmp_path: Path) -> None:
+    code = "import sys, align_dsl; decider = align_dsl.load(sys.argv[1])['rated']\n"
+    code += f"print(decider(*{SCENE!r}).status)"
+    with Recorder() as server:
+        file = program(tmp_path, server)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(file)], capture_output=True, text=True, timeout=60
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "tied\n", "")
 
 
 # --- loading -----------------------------------------------------------------------------------

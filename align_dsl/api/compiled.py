@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from align_dsl.api.decider import Aim, Decider
 from align_dsl.api.run import Run
 from align_dsl.datasets import pool_of
 from align_dsl.engine.budget import Budget
+from align_dsl.engine.fork import outlives_forks
 from align_dsl.engine.plan import concerns
 from align_dsl.engine.split import part
 from align_dsl.errors import Diagnostic, PlanError, nearest
@@ -53,6 +55,12 @@ class Compiled(Mapping[str, "Decider"]):
         self._loaded: Loaded = pipeline.load(file, changes)
         self._backends: dict[str, tuple[ir.Model, Backend]] = {}
         self._deciders: dict[str, Decider] = {}
+        self.begin_anew()
+        outlives_forks(self)
+
+    def begin_anew(self) -> None:
+        """In the child of a fork, where nobody may be left who holds the lock."""
+        self._lock = threading.Lock()
 
     @property
     def program(self) -> ir.Program:
@@ -73,10 +81,11 @@ class Compiled(Mapping[str, "Decider"]):
         names = [d.name for d in self.program.deciders]
         if name not in names:
             raise KeyError(f"no decider named `{name}`; {nearest(str(name), names)}")
-        if name not in self._deciders:
-            found = next(d for d in self.program.deciders if d.name == name)
-            self._deciders[name] = Decider(self, found)
-        return self._deciders[name]
+        with self._lock:
+            if name not in self._deciders:
+                found = next(d for d in self.program.deciders if d.name == name)
+                self._deciders[name] = Decider(self, found)
+            return self._deciders[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter([d.name for d in self.program.deciders])
@@ -151,10 +160,18 @@ class Compiled(Mapping[str, "Decider"]):
         return made
 
     def close(self) -> None:
-        """Let go of what deciders have opened to talk to models."""
-        for _, backend in self._backends.values():
+        """Let go of what deciders have opened to talk to models. Also at the end of a `with`."""
+        with self._lock:
+            opened = [backend for _, backend in self._backends.values()]
+            self._backends.clear()
+        for backend in opened:
             backend.close()
-        self._backends.clear()
+
+    def __enter__(self) -> Compiled:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @cached_property
     def pool(self) -> Pool:
@@ -170,13 +187,14 @@ class Compiled(Mapping[str, "Decider"]):
 
         if name is None:
             name = decider.model or self.program.run_on[0]
-        if name not in self._backends:
-            known = {m.name: m for m in self.program.models}
-            if name not in known:  # not in the program: written as after `--model`
-                changes = Changes(model=name, sets=self._changes.sets)
-                known = {m.name: m for m in pipeline.compile(self.file, changes).program.models}
-            self._backends[name] = known[name], open_backend(known[name])
-        return self._backends[name]
+        with self._lock:
+            if name not in self._backends:
+                known = {m.name: m for m in self.program.models}
+                if name not in known:  # not in the program: written as after `--model`
+                    changes = Changes(model=name, sets=self._changes.sets)
+                    known = {m.name: m for m in pipeline.compile(self.file, changes).program.models}
+                self._backends[name] = known[name], open_backend(known[name])
+            return self._backends[name]
 
     def target_for(self, aim: Aim | None) -> Target:
         match aim:

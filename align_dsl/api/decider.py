@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from align_dsl import pipeline
+from align_dsl.api.memory import Memory
 from align_dsl.engine.plan import Plan, plan
 from align_dsl.errors import PlanError
 from align_dsl.language import program as ir
-from align_dsl.records.record import Answer
 from align_dsl.types import Case, Choice, Decision, Scenario, Target, digest
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ class Decider:
 
     def __init__(self, compiled: Compiled, decider: ir.Decider) -> None:
         self._compiled, self.ir = compiled, decider
-        self._answers = _Memory()
+        self._memory = Memory()
 
     @property
     def name(self) -> str:
@@ -58,7 +57,7 @@ class Decider:
 
         todo = self._plan(scenario, choices, target, model)
         used, backend = self._compiled.model_for(self.ir, model)
-        answered = execute(todo, {used.name: backend}, self._answers)
+        answered = execute(todo, {used.name: backend}, self._memory.of_call())
         return decide_one(todo.questions[0], answered.answers, seed=self._compiled.program.seed)
 
     @cached_property
@@ -126,29 +125,6 @@ def _scenario(scenario: str | Scenario, choices: Choices) -> Scenario:
     if not offered:
         raise PlanError("the scenario offers no choices")
     return Scenario(id=digest(scenario)[:12], text=scenario, choices=offered)
-
-
-class _Memory:
-    """Answers for as long as a decider lives. Failures are forgotten: the next call asks again."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Answer] = {}
-        self._lock = threading.Lock()
-
-    def known(self, keys: Iterable[str]) -> dict[str, Answer]:
-        return {k: self._known[k] for k in keys if k in self._known}
-
-    def put(self, answers: Sequence[Answer]) -> None:
-        with self._lock:
-            self._known.update({a.key: a for a in answers if a.ok})
-
-    def claim(self, keys: Iterable[str], owner: str, seconds: float) -> set[str]:
-        return set(keys)
-
-    def renew(self, owner: str, seconds: float) -> None: ...
-
-    def release(self, owner: str) -> None: ...
-    def bury(self, is_dead: object) -> None: ...
 
 
 def correct(example: Any, prediction: Any, trace: Any = None) -> bool:
