@@ -121,7 +121,7 @@ TAKEN: dict[str, tuple[Shape, str, dict[str, Any]]] = {
     "7.0": (NUMBER, '{"because": "b", "rating": 7.0}', {"because": "b", "rating": 7.0}),
     "1e1": (NUMBER, '{"because": "b", "rating": 1e1}', {"because": "b", "rating": 10.0}),
     "an end": (FRACTION, '{"because": "", "rating": -1}', {"because": "", "rating": -1.0}),
-    "a fraction": (FRACTION, '{"because": "", "rating": 0.25}', {"because": "", "rating": 0.25}),
+    "a fraction": (FRACTION, '{"because": "", "rating": 0.3}', {"because": "", "rating": 0.3}),
     "a label": (LABEL, '{"because": "b", "choice": "AA"}', {"because": "b", "choice": "AA"}),
     "escapes": (
         LABEL,

@@ -9,12 +9,12 @@ from itertools import groupby
 from queue import SimpleQueue
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from align_dsl.engine.adapter import Trail
+from align_dsl.engine.adapter import Trail, Unfinished
 from align_dsl.engine.crew import WARM_FROM, Came, Crew, Prefix, early
-from align_dsl.engine.loop import pause
+from align_dsl.engine.loop import Loop, pause
 from align_dsl.records.record import Answer
 
 
@@ -31,6 +31,7 @@ class Work:
         self.events: list[str] = []
         self.most = most
         self.in_flight = self.looks = 0
+        self.over = False
         self.until: dict[str, Callable[[], bool]] = {}
         self.warms: Callable[[str], Prefix | None] = group
         self.blocks = lambda key: False
@@ -58,6 +59,9 @@ class Work:
 
     def look(self) -> None:
         self.looks += 1
+
+    def is_over(self) -> bool:
+        return self.over
 
 
 def run(keys: Sequence[str], jobs: Work, workers: int, each: int = 5) -> list[str]:
@@ -103,6 +107,15 @@ def test_nobody_waits_for_the_first_of_the_next_group() -> None:
     jobs.until["b00"] = lambda: {*jobs.ended} >= {*before}
     assert sorted(run([*before, *named("b", 10)], jobs, 8)) == [*before, *named("b", 10)]
     assert jobs.ended.index("b00") == len(before)
+
+
+def test_a_first_of_a_group_that_is_lost_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes to its end after all others, or this would never end."""
+    monkeypatch.setattr("align_dsl.engine.crew.WARM_SECONDS", 0.01)
+    jobs, keys = Work(), named("a", 20)
+    jobs.until["a00"] = lambda: len(jobs.ended) == 19
+    assert sorted(run(keys, jobs, 8)) == keys
+    assert jobs.ended[-1] == "a00"
 
 
 def test_few_at_once_have_nothing_to_warm() -> None:
@@ -173,6 +186,40 @@ def test_who_is_let_go_ends_and_what_was_sent_is_told() -> None:
     assert not jobs.in_flight
 
 
+def test_who_is_let_go_before_anything_has_begun_ends_too() -> None:
+    heard: SimpleQueue[Came | BaseException | None] = SimpleQueue()
+    crew = Crew(Work(), 3, heard.put)
+
+    def both() -> None:
+        crew._begin()
+        crew._let_go()
+
+    Loop.shared().loop.call_soon_threadsafe(both)
+    assert [heard.get(timeout=20) for _ in range(3)] == [None] * 3
+
+
+def test_where_all_is_over_who_waits_to_ask_ends_and_what_is_in_flight_may_come() -> None:
+    class Waiting(Work):
+        def ask(self, key: str, trail: Trail) -> Answer:
+            trail.waits = key == "a00"  # for its next try, or for a place
+            return super().ask(key, trail)
+
+    jobs = Waiting()
+    jobs.until = {"a00": lambda: False, "b00": lambda: jobs.in_flight == 1}
+    jobs.over = True
+    assert run(["a00", "b00"], jobs, 2) == ["b00"]
+
+
+def test_a_job_that_may_not_go_on_has_no_answer() -> None:
+    class Spent(Work):
+        def ask(self, key: str, trail: Trail) -> Answer:
+            if key == "a00":
+                raise Unfinished
+            return super().ask(key, trail)
+
+    assert run(["a00", "b00"], Spent(), 1) == ["b00"]
+
+
 def test_jobs_in_flight_for_long_are_looked_after() -> None:
     jobs = Work()
     jobs.until["a00"] = lambda: jobs.looks > 1
@@ -180,6 +227,7 @@ def test_jobs_in_flight_for_long_are_looked_after() -> None:
 
 
 @given(st.lists(st.integers(1, 9), max_size=8), st.integers(0, 12))
+@settings(deadline=None)
 def test_only_the_first_of_each_group_changes_its_place(sizes: list[int], ahead: int) -> None:
     keys = [f"{name}{i}" for name, n in zip("abcdefgh", sizes, strict=False) for i in range(n)]
     found = list(early(iter(keys), group, ahead))

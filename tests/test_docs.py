@@ -233,6 +233,7 @@ def test_every_option_is_listed_with_its_command(name: str) -> None:
         if f"(#{shared.lower().replace(' ', '-')})" in text:
             listed |= options_in(section(shared))
     options = [p for c in parts(command) for p in c.params if isinstance(p, click.Option)]
+    options = [p for p in options if not p.hidden]  # these only say what to write instead
     assert listed == {o for p in options for o in p.opts}
     for one in parts(command)[1:]:
         assert one.name == "ls" or f"`{name} {one.name} " in text

@@ -30,6 +30,7 @@ from align_dsl.servers.subject import BadEndpoint, checked, subject_of
 from align_dsl.servers.throughput import probe_throughput
 from tests.servers.fake_ollama import Answer, FakeOllama, Installed, served
 from tests.servers.real import Real, served_by
+from tests.servers.recorder import FAULTS, Asked, Recorder, Reply
 from tests.servers.sick import Sick, spoilt
 
 HERE = Path(__file__).parent
@@ -245,6 +246,35 @@ def test_an_unusable_server(wrong: str, probe: str, says: str) -> None:
     assert not report.usable
     assert [f.probe for f in report.findings if f.level == "fatal"] == [probe]
     assert says in by_probe(report)[probe].said
+
+
+@pytest.mark.parametrize(
+    ("reply", "says", "advice"),
+    [
+        (FAULTS["429"], "HTTP 429: busy", "try again when the server has room"),
+        (FAULTS["503"], "HTTP 503: too many requests wait", "try again when the server has room"),
+        (FAULTS["hang"], "no answer within 0.3 s", "raise --timeout"),
+        (FAULTS["hangs up"], "hung up before its answer was complete", "see the log"),
+        (FAULTS["error body"], "HTTP 200: model not found", "see the log"),
+        (FAULTS["not JSON"], "an HTML page", "see the log"),
+        (Reply('{"zone": "', finish="length"), "every answer ran into the token limit", "not use"),
+    ],
+)
+def test_a_server_that_never_gives_a_typed_answer(reply: Reply, says: str, advice: str) -> None:
+    """It answers plain questions well."""
+
+    def script(asked: Asked) -> Reply:
+        return reply if "response_format" in asked.json else Reply("The sea.")
+
+    with Recorder(script) as server:
+        server.owner = "somebody"
+        report = look("openai/tiny", f"{server.url}/v1", patience=0.3)
+    assert not report.usable
+    found = by_probe(report)["schema"]
+    assert [f for f in report.findings if f.level == "fatal"] == [found]
+    assert found.said.startswith("no typed answer came: ")
+    assert says in found.said
+    assert advice in found.advice
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from align_dsl.algorithms import rate_alone
 from align_dsl.backends import litellm
 from align_dsl.engine.adapter import NoAnswer, NotNow, Trail, shape_of
 from align_dsl.engine.ask import ask
-from align_dsl.engine.limiter import FIRST, Endpoint
+from align_dsl.engine.limiter import FIRST, SPOILT, Endpoint
 from align_dsl.engine.plan import Job
 from align_dsl.engine.prompt import messages
 from align_dsl.engine.wire import FORGOTTEN_SECONDS, MOST_LOOKS
@@ -160,14 +160,72 @@ def test_one_that_answers_too_much_at_once_rests_where_another_does_not(
     assert endpoints(both)[0].rests_until > 0
 
 
+TOO_LONG = Reply(body=b"This model's maximum context length is 10 tokens.", status=500)
+USELESS = {
+    "too long": TOO_LONG,
+    "400": Reply(body=b"unknown field", status=400),
+    "filtered": Reply("x", finish="content_filter"),
+    **{f: FAULTS[f] for f in ("truncated", "ignores the schema", "error body", "not JSON")},
+}
+
+
 def test_a_question_too_long_says_nothing_of_its_server(one: Recorder, other: Recorder) -> None:
-    said = b"This model's maximum context length is 10 tokens."
-    one.script = lambda asked: Reply(body=said, status=500)
+    for server in (one, other):
+        server.script = lambda asked: TOO_LONG
     both = backend(one, other, retries=2)
     got = asked_once(both)
     assert got.failure is not None
-    assert (got.failure.status, got.calls) == ("truncated", 1)
-    assert endpoints(both)[0].rests_until == 0
+    assert (got.failure.status, got.calls) == ("truncated", 2)
+    assert [e.rests_until for e in endpoints(both)] == [0, 0]
+
+
+@pytest.mark.parametrize("what", USELESS)
+def test_what_one_spoils_is_asked_of_another_and_it_gets_few(
+    what: str, one: Recorder, other: Recorder
+) -> None:
+    """With none in flight, it would get nearly every job, and spoil it."""
+    one.script = lambda asked: USELESS[what]
+    both = backend(one, other, retries=1)
+    got = [answer_of(both, f"{n:05x}") for n in range(40)]
+    both.close()
+    assert all(a.ok for a in got)
+    assert len(other.asked) == 40
+    assert SPOILT <= len(one.asked) < 20
+    assert {a.calls for a in got} == {1, 2}
+
+
+@pytest.mark.parametrize("what", ["too long", "400", "truncated", "filtered"])
+def test_what_both_refuse_is_the_question_and_soon_asked_once(
+    what: str, one: Recorder, other: Recorder
+) -> None:
+    for server in (one, other):
+        server.script = lambda asked: USELESS[what]
+    both = backend(one, other, retries=5)
+    calls = [answer_of(both, f"{n:05x}").calls for n in range(5)]
+    both.close()
+    assert calls == [2, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("use", "reply"),
+    [
+        ("openai/tiny", Reply("x", finish="content_filter", tokens=(900, 512))),
+        ("openrouter/tiny", Reply("x", finish="content_filter", tokens=(900, 512))),
+        ("openai/tiny", Reply("x", finish="length", tokens=(900, 512))),
+        (
+            "ollama_chat/tiny",
+            Reply(
+                body=b'{"message": {"content": "aaaa"}, "done": false, "prompt_eval_count": 900,'
+                b' "eval_count": 512}'
+            ),
+        ),
+    ],
+)
+def test_what_an_answer_of_no_use_came_to_is_counted(use: str, reply: Reply, one: Recorder) -> None:
+    one.script = lambda asked: reply
+    got = asked_once(backend(one, use=use))
+    assert not got.ok
+    assert (got.calls, got.prompt_tokens, got.completion_tokens) == (1, 900, 512)
 
 
 # --- who a server is

@@ -15,8 +15,9 @@ from align_dsl.algorithms.recall import recall
 from align_dsl.engine.adapter import Trail
 from align_dsl.engine.budget import Budget
 from align_dsl.engine.execute import Answered, Gone, execute
-from align_dsl.engine.hearing import PATIENCE, SILENCE, Hearing
+from align_dsl.engine.hearing import LONG, PATIENCE, SILENCE, Hearing
 from align_dsl.engine.inputs import Inputs
+from align_dsl.engine.jobs import Jobs
 from align_dsl.engine.plan import Job, Link, Plan, Question
 from align_dsl.engine.spending import Spending
 from align_dsl.engine.stop import Stop
@@ -299,11 +300,43 @@ def test_where_many_are_asked_at_once_a_hanging_server_is_known_by_the_time() ->
     assert one.is_gone()
 
 
-def test_few_silences_are_chance_however_long_they_take() -> None:
+def test_fewer_silences_are_enough_where_they_have_taken_long() -> None:
+    """One that hangs from its first request on is soon asked one question at a time."""
     one, clock = hearing(256)
-    for _ in range(SILENCE - 1):
+    for _ in range(2):
         ended(one, 1)
+    clock.now = LONG * 10.0 - 1
+    assert not one.is_gone()
+    clock.now = LONG * 10.0
+    assert one.is_gone()
+
+
+def test_one_job_in_vain_is_chance_however_long_it_takes() -> None:
+    one, clock = hearing(256)
+    ended(one, SILENCE - 1)
     clock.now = 1e6
+    assert not one.is_gone()
+
+
+def test_no_silence_is_long_in_which_a_job_in_flight_was_told_to_wait() -> None:
+    one, clock = hearing(4)
+    ended(one, 1)
+    ended(one, 1)
+    told = Trail(calls=1, replies=1)
+    one.begin(told)
+    clock.now = 30.0
+    assert not one.is_gone()
+    clock.now = LONG * 10.0
+    assert not one.is_gone()
+    clock.now = 30.0 + LONG * 10.0
+    assert one.is_gone()
+
+
+def test_who_was_not_asked_was_not_silent() -> None:
+    one, clock = hearing(4)
+    clock.now = 1e6
+    for _ in range(2):
+        ended(one, 1)
     assert not one.is_gone()
 
 
@@ -361,6 +394,69 @@ def test_each_job_in_flight_will_take_a_call() -> None:
         spending.begin("m", Trail())
     assert not spending.may_ask()
     assert not stop.asked  # they may come to less
+
+
+def test_a_retry_is_promised_before_it_is_sent() -> None:
+    """Or all that wait to ask again would find the same call left."""
+    spending = Spending(Budget(calls=4), Stop())
+    trails = [Trail() for _ in range(3)]
+    for trail in trails:
+        spending.begin("m", trail)
+        trail.calls = 1
+    assert [spending.may_go_on(trail) for trail in trails] == [True, False, False]
+    assert spending.may_go_on(trails[0])  # it has not sent it yet
+    assert not spending.may_ask()
+    trails[0].calls = 2
+    assert not spending.may_go_on(trails[0])
+
+
+@pytest.mark.parametrize("budget", [Budget(tokens=18), Budget(seconds=0)])
+def test_what_was_promised_is_not_sent_where_all_is_spent(budget: Budget) -> None:
+    spending = Spending(budget, Stop())
+    trail = Trail()
+    spending.begin("m", trail)
+    trail.spend(11, 7)  # of a job that has not ended
+    assert spending.is_over()
+    assert not spending.may_go_on(trail)
+
+
+def test_a_budget_of_calls_holds_where_a_server_is_busy(server: Recorder, tmp_path: Path) -> None:
+    """Each of those in flight would ask ten times more. None has failed: nobody knows yet."""
+    server.script = lambda one: FAULTS["429 with Retry-After"]
+    path = two_models(tmp_path, server.url, 20)
+    text = path.read_text().replace("retries: 0", "retries: 10")
+    path.write_text(text.replace("concurrency: 3", "concurrency: 16"))
+    stop = Stop()
+    done = asked(path, "alone", budget=Budget(calls=20), stop=stop)
+    assert len(server.asked) == done.spent.calls == 20
+    assert stop.reason == "budget"
+    assert not done.answers
+
+
+def test_a_budget_of_tokens_holds_where_no_answer_can_be_used(
+    server: Recorder, tmp_path: Path
+) -> None:
+    server.script = lambda one: Reply("x", finish="content_filter", tokens=(900, 100))
+    done = asked(two_models(tmp_path, server.url, 20), "alone", budget=Budget(tokens=5000))
+    assert done.spent.prompt_tokens == 900 * len(server.asked)
+    assert done.spent.completion_tokens == 100 * len(server.asked)
+    assert 5 <= len(server.asked) <= 8
+
+
+def test_steps_of_two_deciders_are_told_apart(tmp_path: Path) -> None:
+    """Both call it `rate`, and ask otherwise: what one has warmed is of no use to the other."""
+    plan = plan_run(load(two_models(tmp_path, "http://none")), {})
+    jobs = Jobs(plan, Inputs(plan, {}), {}, Spending(Budget(), Stop()))
+    by_prefix: dict[Any, set[str]] = {}
+    for key in plan.model_jobs:
+        step = plan.jobs[key].step
+        by_prefix.setdefault(jobs.prefix(key)[:2], set()).add(step.algorithm.name)
+    assert all(len(names) == 1 for names in by_prefix.values())
+    assert {"rate_alone"} in by_prefix.values()
+    assert {"rate_together"} in by_prefix.values()
+    again = plan_run(load(two_models(tmp_path, "http://none")), {})
+    other = Jobs(again, Inputs(again, {}), {}, Spending(Budget(), Stop()))
+    assert [other.prefix(k) for k in again.jobs] == [jobs.prefix(k) for k in plan.jobs]
 
 
 # --- what stands after failures were asked again -------------------------------------------------

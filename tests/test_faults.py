@@ -34,7 +34,7 @@ from tests.test_lm import answer
 from tests.worlds import cases, write_world
 
 CASES, RETRIES = 38, 2
-TIMEOUT = 2.0  # a right answer must never come later, however busy this machine is
+TIMEOUT = 3.0  # a right answer must never come later, however busy this machine is
 DECISIONS = 8 * CASES  # four deciders, two targets
 
 
@@ -266,11 +266,16 @@ def test_a_server_that_loads_for_ever_is_given_up(server: Recorder, impatient: N
 def test_a_run_waits_once_for_a_server_that_loads_for_ever(
     server: Recorder, tmp_path: Path, impatient: None
 ) -> None:
-    """What the first job has learnt holds for the others."""
+    """What the first job has learnt holds for the others: none is asked, and none has failed."""
     server.script = loading(server, 10**9)
-    outcome = outcome_of(small(tmp_path, server.url, n=2, timeout=0.2), tmp_path)
-    assert outcome.record.counts == {"unreachable": 16}
+    path = small(tmp_path, server.url, n=2, timeout=0.2)
+    outcome = outcome_of(path, tmp_path)
+    assert "still loading its model after 0.2 s" in str(outcome.gone)
+    assert outcome.record.status == "failed"
+    assert outcome.record.counts == {}
     assert len(server.asked) < 20
+    server.script = obey
+    assert outcome_of(path, tmp_path).spent.cached == 0
 
 
 GOOD = Reply('{"because": "b", "ratings": {"A": 1, "B": 2}}', headers={"Server": "llama.cpp"})
@@ -323,8 +328,8 @@ def test_a_run_ends_where_nobody_answers_any_more(
     path = small(tmp_path, server.url, n=40, retries=0, concurrency=concurrency)
     outcome = outcome_of(path, tmp_path)
     assert "hung up" in str(outcome.gone)
-    # those that were let go are counted, be they on the wire yet or not
-    assert len(server.asked) <= outcome.spent.calls < 100  # of some 250
+    # of some 250; what was let go before it was on the wire is counted as well
+    assert len(server.asked) <= outcome.spent.calls < 100
     assert outcome.record.status == "failed"
     assert outcome.record.results
     assert {*outcome.record.counts} <= {"ok", "tied"}  # what was not asked is no failure
@@ -447,7 +452,7 @@ def test_a_second_ctrl_c_ends_it_and_says_how_to_go_on(interrupted: Interrupted)
 def test_what_was_let_go_is_counted(interrupted: Interrupted) -> None:
     """The server had it, and did the work."""
     (calls,) = re.findall(rb"run small-\w+: ([\d,]+) calls", interrupted.seen)
-    assert int(calls) == interrupted.requests
+    assert int(calls) >= interrupted.requests  # some were not on the wire yet
 
 
 def test_what_came_before_a_second_ctrl_c_is_kept(interrupted: Interrupted) -> None:

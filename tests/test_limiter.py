@@ -6,7 +6,15 @@ import asyncio
 
 import pytest
 
-from align_dsl.engine.limiter import FIRST, Closed, Endpoint, Limiter
+from align_dsl.engine.limiter import (
+    FIRST,
+    FULL_SECONDS,
+    LONGEST_FULL,
+    SPOILT,
+    Closed,
+    Endpoint,
+    Limiter,
+)
 from align_dsl.engine.quirks import PLAIN, VLLM
 
 
@@ -233,3 +241,92 @@ def test_who_waits_is_sent_away_at_the_end() -> None:
         return [type(w) for w in await asyncio.gather(*waiting, return_exceptions=True)]
 
     assert asyncio.run(main()) == [Closed] * 3
+
+
+def test_at_the_very_end_of_a_rest_nobody_waits_for_ever() -> None:
+    """The clock passes it between two looks at it."""
+    ticks = iter([0.999999, 1.000001])
+    limiter = Limiter.of(["a"], 4)
+    limiter.endpoints[0].rests_until = 1.0
+    limiter.clock = lambda: next(ticks, 2.0)
+
+    async def main() -> str:
+        async with asyncio.timeout(5):
+            return (await limiter.take()).url
+
+    assert asyncio.run(main()) == "a"
+
+
+# --- one that is full, and one that gives answers of no use
+
+
+def test_who_is_full_again_and_again_rests_even_if_it_is_the_only_one() -> None:
+    limiter = Limiter.of(["a"], 64)
+    (one,) = limiter.endpoints
+    now, rests = 100.0, []
+    limiter.clock = lambda: now
+    for _ in range(10):
+        one.in_flight += 1
+        limiter.give_back(one, "full")
+        rests.append(max(0.0, one.rests_until - now))
+        now = max(now, one.rests_until) + 0.001
+    assert rests[0] == 0  # one may be chance
+    assert rests[1] > 0
+    assert rests[1:] == sorted(rests[1:])
+    assert rests[-1] == LONGEST_FULL
+
+
+def test_one_that_is_full_now_and_then_does_not_rest() -> None:
+    one = Endpoint("a", 64)
+    for later in range(20):
+        one.learn("full", 2.0 * later)
+        one.learn("ok", 2.0 * later + 1)
+    assert one.rests_until == 0
+
+
+def test_nobody_waits_for_long_for_one_that_is_always_full() -> None:
+    one = Endpoint("a", 64)
+    one.learn("full", 0.0)
+    one.learn("full", FULL_SECONDS + 1)
+    assert one.rests_until == 0
+    one.learn("full", FULL_SECONDS + 2, rest=7.0)  # but it is believed
+    assert one.rests_until == FULL_SECONDS + 9
+
+
+def spoilt(limiter: Limiter, endpoint: Endpoint, times: int) -> list[bool]:
+    return [limiter.judge(endpoint, False) for _ in range(times)]
+
+
+def test_whose_answers_are_of_no_use_rests_where_anothers_are() -> None:
+    limiter = Limiter.of(["a", "b"], 8)
+    limiter.clock = lambda: 10.0
+    bad, _ = limiter.endpoints
+    assert all(spoilt(limiter, bad, SPOILT - 1))
+    assert bad.has_room(10.0)
+    assert spoilt(limiter, bad, 5)[-1]
+    assert 10.0 < bad.rests_until < 11.0  # what was in flight with it counts once
+    limiter.clock = lambda: bad.rests_until
+    before = bad.rests_until
+    spoilt(limiter, bad, 1)
+    assert bad.rests_until - before > before - 10.0  # longer each time
+    limiter.judge(bad, True)
+    assert bad.spoilt == 0
+
+
+def test_where_nobodys_answers_are_of_use_nobody_rests() -> None:
+    """It is the questions, or the model."""
+    limiter = Limiter.of(["a", "b"], 8)
+    one, other = limiter.endpoints
+    limiter.judge(other, False)
+    assert not any(spoilt(limiter, one, 20))
+    assert not any(e.rests_until for e in limiter.endpoints)
+    alone = Limiter.of(["a"], 8)
+    assert not any(spoilt(alone, alone.endpoints[0], 20))
+    assert not alone.endpoints[0].rests_until
+
+
+def test_who_has_failed_a_job_is_not_asked_what_another_has_spoilt() -> None:
+    limiter = Limiter.of(["a", "b"], 8)
+    assert limiter.judge(limiter.endpoints[0], False, avoid={"a"})
+    limiter.endpoints[0].spoilt = 0
+    assert not limiter.judge(limiter.endpoints[1], False, avoid={"a"})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from align_dsl.algorithms import rate_alone, rate_together
 from align_dsl.algorithms.pick import INSTRUCTIONS as PICK
 from align_dsl.algorithms.pick import Pick
 from align_dsl.backends.gguf import Engine as InProcess
-from align_dsl.engine.adapter import NoAnswer, Trail, shape_of
+from align_dsl.engine.adapter import NoAnswer, NotNow, Trail, shape_of
 from align_dsl.engine.expected import Token, Weigher
 from align_dsl.engine.lm import Engine as OverHttp
 from align_dsl.engine.prompt import Shape, messages, parse
@@ -23,11 +25,13 @@ from align_dsl.language.program import Model
 from align_dsl.pipeline import Loaded, Selection, load, open_backends, plan_run, run, select
 from align_dsl.records.record import Answer
 from align_dsl.records.store import Store
-from align_dsl.types import Attribute, Choice, Scale, Scenario
+from align_dsl.types import Attribute, Choice, Decision, Scale, Scenario
 from tests.models import TRAINED, world
 from tests.models.gguf_file import random_model
 from tests.servers.real import Real, served_by
-from tests.servers.recorder import Recorder, Reply
+from tests.servers.recorder import Asked, Recorder, Reply
+from tests.test_lm import answer as answered
+from tests.test_wire import program as program_on
 
 MERCY = Attribute(
     name="mercy",
@@ -60,7 +64,7 @@ def in_process(path: Path = TRAINED, **changes: Any) -> InProcess:
     return InProcess(Model(name="tiny", backend="gguf", address=str(path), **said), 1)
 
 
-def over_http(endpoint: str, address: str = "openai/tiny") -> OverHttp:
+def over_http(endpoint: str | tuple[str, ...], address: str = "openai/tiny") -> OverHttp:
     return OverHttp(Model(name="tiny", backend="litellm", address=address, endpoint=endpoint))
 
 
@@ -205,6 +209,18 @@ def test_a_scale_of_too_many_tokens_is_refused_once_and_for_all(byte_model: Path
     engine.close()
 
 
+def test_a_scale_that_cannot_be_weighed_does_not_spoil_another(trained: Real) -> None:
+    engine = trained.engine()
+    wide = MERCY.model_copy(update={"scale": Scale(low=0, high=100, step=10)})
+    for times in range(2):
+        trail = Trail()
+        with pytest.raises(NoAnswer, match="on the scale from 0 to 100"):
+            engine.weigh(*alone("Let them go.", wide), trail)
+        assert (trail.calls == 0) == bool(times)
+        assert engine.weigh(*alone("Let them go."), Trail()).mean == pytest.approx(10, abs=0.5)
+    engine.close()
+
+
 def said(*tokens: tuple[str, dict[str, float]]) -> tuple[Token, ...]:
     return tuple(
         Token(text, math.log(others[text]), {t: math.log(p) for t, p in others.items()})
@@ -328,6 +344,84 @@ def test_a_server_without_log_probabilities_is_asked_once(provider: str) -> None
         engine.close()
 
 
+def told(logprobs: Any) -> Reply:
+    choice = {"message": {"content": "7"}, "finish_reason": "length", "logprobs": logprobs}
+    return Reply(body=json.dumps({"choices": [choice], "usage": {}}).encode())
+
+
+LIKELY = [{"token": str(n), "logprob": -2.4} for n in (*range(10), "10")]
+WELL_TOLD = told({"content": [{"token": "7", "logprob": -2.4, "top_logprobs": LIKELY}]})
+BADLY_TOLD: dict[str, Any] = {
+    "null": {"content": [{"token": "7", "logprob": None, "top_logprobs": LIKELY}]},
+    "text": {"content": [{"token": "7", "logprob": "-1", "top_logprobs": LIKELY}]},
+    "one of them null": {
+        "content": [
+            {"token": "7", "logprob": -1, "top_logprobs": [{"token": "x", "logprob": None}]}
+        ]
+    },
+    "of no token": {"content": [{"logprob": -1, "top_logprobs": LIKELY}]},
+    "alternatives that are none": {"content": [{"token": "7", "logprob": -1, "top_logprobs": 5}]},
+    "no list": True,
+    "a number": 7,
+    "content that is no list": {"content": {"token": "7"}},
+    "of old": [["7", -1.0]],
+    "above certainty": {
+        "content": [
+            {"token": "7", "logprob": 1000.0, "top_logprobs": [{"token": "7", "logprob": 1000.0}]}
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("logprobs", BADLY_TOLD.values(), ids=BADLY_TOLD)
+def test_log_probabilities_that_are_none_are_no_answer(logprobs: Any) -> None:
+    """Nothing is learnt of the server from it: it is asked again."""
+    with Recorder(lambda asked: WELL_TOLD) as server:
+        server.answer(told(logprobs))
+        engine = over_http(f"{server.url}/v1")
+        with pytest.raises(NotNow, match=f"{server.url}/v1 sent log-prob") as caught:
+            engine.weigh(*alone("Let them go."), Trail())
+        assert caught.value.failure.status == "invalid"
+        assert sum(engine.weigh(*alone("Let them go."), Trail()).values()) == pytest.approx(1)
+        engine.close()
+
+
+def test_what_is_certain_may_be_rounded_up() -> None:
+    almost = [{"token": "7", "logprob": 1e-7}]
+    with Recorder(
+        lambda _: told({"content": [{"token": "7", "logprob": 1e-7, "top_logprobs": almost}]})
+    ) as server:
+        engine = over_http(f"{server.url}/v1")
+        nine = MERCY.model_copy(update={"scale": Scale(low=0, high=9)})
+        assert engine.weigh(*alone("Let them go.", nine), Trail()) == pytest.approx(
+            {float(n): float(n == 7) for n in range(10)}
+        )
+        engine.close()
+
+
+def test_another_server_is_asked_where_one_tells_badly() -> None:
+    with Recorder(lambda asked: told(True)) as one, Recorder(lambda asked: WELL_TOLD) as other:
+        engine, trail = over_http((f"{one.url}/v1", f"{other.url}/v1")), Trail()
+        with pytest.raises(NotNow):
+            engine.weigh(*alone("Let them go."), trail)
+        engine.weigh(*alone("Let them go."), trail)
+        assert (len(one.asked), len(other.asked)) == (1, 1)
+        engine.close()
+
+
+@pytest.mark.parametrize(("retries", "failed"), [(1, 0), (0, 1)])
+def test_one_reply_that_tells_badly_costs_one_job_at_most(
+    retries: int, failed: int, tmp_path: Path
+) -> None:
+    with Recorder(lambda asked: WELL_TOLD) as server:
+        server.answer(*[WELL_TOLD] * 5, told(BADLY_TOLD["null"]))
+        path = program_on(tmp_path, server, retries=retries)
+        text = path.read_text().replace("{use: comparative_regression}", ALONE_EXPECTED[7:])
+        path.write_text(text.replace("not.}", "not., scale: {low: 0, high: 9}}"))
+        answers = _run(load(path), tmp_path, "rated")
+    assert [a.failure.status for a in answers if a.failure] == ["invalid"] * failed
+
+
 def test_a_provider_that_is_not_ours_is_refused() -> None:
     model = Model(name="m", backend="litellm", address="anthropic/claude")
     with pytest.raises(NoAnswer, match="servers that one runs oneself"):
@@ -350,16 +444,68 @@ def test_what_has_no_probabilities_says_so(tmp_path: Path) -> None:
 # --- sampled
 
 
-def test_sampled_is_the_mean_of_draws_with_seeds_of_their_own(tmp_path: Path) -> None:
+def test_each_sample_is_a_draw_with_a_seed_of_its_own(byte_model: Path, tmp_path: Path) -> None:
+    """Of random weights, as the trained model would draw the same number each time."""
     program = world.PROGRAM.replace(
         "alone: {use: direct_regression}",
         "alone: {use: direct_regression, with: {rating: sampled, samples: 5}}",
-    ).replace("max_tokens: 160", "max_tokens: 160, temperature: 1.5")
-    loaded = load(world.write(tmp_path, f"gguf:{TRAINED}", 2, program))
+    ).replace("max_tokens: 160", "max_tokens: 900, temperature: 1.5")
+    loaded = load(world.write(tmp_path, f"gguf:{byte_model}", 1, program))
     answers = _run(loaded, tmp_path, "alone")
     seeds = [a.notes["seed"] for a in answers]
     assert len(set(seeds)) == len(seeds)
-    assert len(answers) % 5 == 0
+    with Store.open(tmp_path / "align.db") as store:
+        (record,) = store.runs()
+        decisions = [j.decision for j in store.judgements(record.id, control=False)]
+    assert decisions
+    drawn = [draws(d) for d in decisions]
+    assert {len(values) for each in drawn for values in each.values()} == {5}
+    assert any(len(set(values)) > 1 for each in drawn for values in each.values())
+
+
+def draws(decision: Decision) -> dict[tuple[str, str], list[float]]:
+    """What was drawn for each choice and attribute."""
+    found = defaultdict(list)
+    for rating in decision.ratings:
+        found[rating.choice, rating.attribute].append(rating.value)
+    return found
+
+
+def test_the_mean_of_the_draws_decides(tmp_path: Path) -> None:
+    """Not the first of them, nor the most frequent: `a` is 0 four times of five, and 10 once."""
+    seen: Counter[str] = Counter()
+
+    def script(asked: Asked) -> Reply:
+        choice = asked.messages[-1]["content"][-2]  # of `Do a.`
+        seen[choice] += 1
+        rating = 1 if choice == "b" else 10 if seen["a"] == 3 else 0
+        return Reply(json.dumps({"because": "so", "rating": rating}))
+
+    with Recorder(script) as server:
+        path = program_on(tmp_path, server, temperature=1)
+        drawn = "{use: direct_regression, with: {rating: sampled, samples: 5}}"
+        path.write_text(path.read_text().replace("{use: comparative_regression}", drawn))
+        cases = tmp_path / "cases.jsonl"
+        cases.write_text(cases.read_text().splitlines()[0])
+        with Store.open(tmp_path / "align.db") as store:
+            record = run(load(path), store).record
+            decisions = [j.decision for j in store.judgements(record.id, control=False)]
+    assert {d.target: d.choice for d in decisions} == {"mercy_low": "b", "mercy_high": "a"}
+    for decision in decisions:
+        found = {choice: sorted(values) for (choice, _), values in draws(decision).items()}
+        assert found == {"a": [0, 0, 0, 0, 1], "b": [0.1] * 5}
+
+
+@pytest.mark.parametrize(("provider", "sent"), [("openrouter", True), ("deepinfra", False)])
+def test_a_seed_is_kept_only_where_it_was_sent(
+    provider: str, sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "s3cret")
+    with Recorder() as server:
+        got = answered(server, provider, key="SOME_KEY", temperature=0.7)
+        (asked,) = server.asked
+    assert got.ok
+    assert ("seed" in asked.json, "seed" in got.notes) == (sent, sent)
 
 
 def test_one_draw_is_no_mean(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from align_dsl.optimize.task import Ready, Task, ready
 from align_dsl.optimize.untried import every
 from align_dsl.records.store import Store
 from tests.test_optimize import kind_and_harsh
-from tests.worlds import write_world
+from tests.worlds import ATTRIBUTES, write_world
 
 PROGRAM = """version: 1
 program: small
@@ -36,13 +36,6 @@ models:
   warm: {use: hosted_vllm/tiny, endpoint: "http://127.0.0.1:9/v1", temperature: 0.7}
 model: MODEL
 optimize: {decider: mine, trials: 8 SPACE}
-"""
-ATTRIBUTES = """version: 1
-set: two
-about: Two attributes for tests.
-attributes:
-  mercy: {about: Sparing people., high: It spares., low: It does not spare.}
-  order: {about: Keeping rules., high: It keeps them., low: It breaks them.}
 """
 ONE = "{each: [low, high], of: [mercy]}"
 BOTH = "[{values: {mercy: high, order: low}}, {each: [low, high]}]"

@@ -22,6 +22,7 @@ import orjson
 
 from align_dsl.engine.adapter import TRAIL, NoAnswer, Said, Trail, TypedAdapter
 from align_dsl.engine.expected import Token, Weigher, tokens
+from align_dsl.engine.fork import outlives_forks
 from align_dsl.engine.grammar import grammar, one_of
 from align_dsl.engine.prompt import Message, Shape, sayable, schema, written
 from align_dsl.engine.quirks import LLAMA_CPP
@@ -84,6 +85,11 @@ class Engine(Texts):
         self._lock = threading.Lock()
         self._server: Any = None
         self._closed = False
+        outlives_forks(self)
+
+    def begin_anew(self) -> None:
+        """In the child of a fork, where nobody runs the model."""
+        self._lock, self._server = threading.Lock(), None
 
     def start(self) -> Any:
         """The model, loaded. Raises BackendError where that cannot be."""

@@ -8,7 +8,7 @@ the answer cannot be used. Each is counted. What cannot be had or read is raised
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -42,11 +42,16 @@ SHOWN_AGAIN = 4000  # characters of a wrong answer that the model is shown when 
 
 
 class NoAnswer(Exception):
-    """A job that failed: carries the value that goes into the record."""
+    """A job that failed: carries the value that goes into the record. `tokens`: what an answer
+    came to that nobody has counted, as it was not even read to its end."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure, tokens: tuple[int, int] = (0, 0)) -> None:
         super().__init__(failure.message)
-        self.failure = failure
+        self.failure, self.tokens = failure, tokens
+
+
+class Unfinished(Exception):
+    """A job that has no answer yet, and may send nothing more: what may be spent is spent."""
 
 
 class NotNow(Exception):
@@ -76,9 +81,43 @@ class Trail:
     raw: str = ""
     constrained: str = ""
     unheard: int = 0  # requests in a row to which nobody replied
+    replies: int = 0
+    promised: int = 0  # requests that it may send, for all that may be spent
+    waits: bool = False  # nothing of it is in flight: it waits for its next try, or for a place
+    gone: bool = False  # no server is left that will ever answer it
     avoid: set[str] = field(default_factory=set)  # endpoints that have failed it
     at: Sequence[str] = ()  # those that may be asked; none means all
     notes: dict[str, Any] = field(default_factory=dict)  # what the record keeps beside the answer
+    may_go_on: Callable[[Trail], bool] | None = None  # who watches over what is spent
+    judge: Callable[[bool], bool] | None = None  # who sent the last answer learns what it was worth
+
+    def go_on(self) -> None:
+        """Before each request more than it has questions. Raises Unfinished."""
+        if self.may_go_on is not None and not self.may_go_on(self):
+            raise Unfinished
+
+    def pause(self, seconds: float) -> None:
+        """Before the same is asked again."""
+        self.waits = True
+        try:
+            pause(seconds)
+        finally:
+            self.waits = False
+        self.go_on()  # it may have come to its end meanwhile
+
+    def hear(self, is_reply: bool) -> None:
+        """Of a request: whether there was a reply to it."""
+        self.replies += is_reply
+        self.unheard = 0 if is_reply else self.unheard + 1
+
+    def spend(self, prompt_tokens: int, completion_tokens: int) -> None:
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+
+    def judged(self, is_good: bool) -> bool:
+        """Whether the last answer could be used; gives whether another server may do better."""
+        judge, self.judge = self.judge, None  # once; and it knows this trail, which would last
+        return judge is not None and judge(is_good)
 
 
 TRAIL: ContextVar[Trail | None] = ContextVar("align_dsl_trail", default=None)
@@ -113,14 +152,19 @@ class TypedAdapter(dspy.Adapter):
         trail, shown_mistake = asker.trail, False
         while True:
             try:
-                return [asker.ask(said)]
+                answer = asker.ask(said)
+                trail.judged(True)
+                return [answer]
             except NotNow as not_now:
                 if trail.retries >= self.retries:
                     raise NoAnswer(not_now.failure) from None
-                pause(not_now.pause(trail.retries))
+                trail.go_on()
+                trail.pause(not_now.pause(trail.retries))
             except Invalid as wrong:
+                trail.judged(False)
                 if shown_mistake or trail.retries >= self.retries:
                     raise NoAnswer(asker.invalid(wrong)) from None
+                trail.go_on()
                 shown_mistake = True
                 said = [*said, *_again(trail.raw, wrong)]
             trail.retries += 1
@@ -148,7 +192,8 @@ class _Asker:
         self.trail.raw = heard.text
         if heard.cut_off:
             message = "the answer was cut off at the token limit"
-            raise NoAnswer(Failure(status="truncated", message=message, raw=heard.text))
+            failure = Failure(status="truncated", message=message, raw=heard.text)
+            raise NotNow(failure, 0.0) if self.trail.judged(False) else NoAnswer(failure)
         return parse(self.shape, heard.text)
 
     def _weighed(self, said: list[Message]) -> ScaleWeights:

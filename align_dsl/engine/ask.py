@@ -8,7 +8,7 @@ import traceback
 from typing import Any
 
 from align_dsl.backends import Backend
-from align_dsl.engine.adapter import TRAIL, NoAnswer, Trail
+from align_dsl.engine.adapter import TRAIL, NoAnswer, Trail, Unfinished
 from align_dsl.engine.lower import encode, lower
 from align_dsl.engine.plan import Job
 from align_dsl.engine.predict import directly, run
@@ -28,7 +28,8 @@ def ask(
 ) -> Answer:
     """Run one algorithm once. Whatever goes wrong with the model becomes part of the answer.
 
-    `trail` is for who must know what was sent even where no answer comes of it.
+    `trail` is for who must know what was sent even where no answer comes of it. Raises Unfinished
+    where that may be no more.
     """
     if isinstance(inputs, Failure):
         return Answer(key=job.key, failure=inputs)
@@ -42,7 +43,7 @@ def ask(
             output = _within(run(lower(job.step), inputs), job)
     except NoAnswer as no:
         failure = no.failure
-    except AlignError:
+    except (AlignError, Unfinished):
         raise
     except Exception as error:
         blame(job, error)

@@ -7,16 +7,18 @@ it may block (litellm, a model in this process, somebody else's algorithm), in a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from align_dsl.engine.adapter import Trail
+from align_dsl.engine.adapter import Trail, Unfinished
 from align_dsl.engine.loop import Loop, as_strand, as_thread
 from align_dsl.records.record import Answer
 
 WARM_FROM = 4  # at once, from which on a group is begun with a single question
+WARM_SECONDS = 3.0  # how long the others of its group wait for that one, which may be lost
 LOOK_SECONDS = 0.2  # how often jobs are looked after that are in flight for long
 
 Prefix = tuple[str, str, str]
@@ -27,7 +29,7 @@ class Came:
     """An answer, and how it came."""
 
     answer: Answer
-    is_silence: bool  # nobody replied to what was sent last
+    is_silence: bool  # nobody replied to what was sent last, or will any more
 
 
 Heard = Callable[[Came | BaseException | None], None]
@@ -43,6 +45,7 @@ class Work(Protocol):
     def warms(self, key: str) -> Prefix | None: ...
     def may_ask(self) -> bool: ...
     def look(self) -> None: ...
+    def is_over(self) -> bool: ...
 
 
 class Crew:
@@ -59,6 +62,7 @@ class Crew:
         self.more = asyncio.Event()
         self.warm: dict[Prefix, asyncio.Event] = {}
         self.tasks: list[asyncio.Task[None]] = []
+        self.asking: dict[asyncio.Task[None], Trail] = {}
 
     # --- from any thread ---------------------------------------------------------------------
 
@@ -85,7 +89,15 @@ class Crew:
     def _begin(self) -> None:
         self.tasks = [asyncio.ensure_future(self._work()) for _ in range(self.workers)]
         self.at_work = self.workers
+        for task in self.tasks:
+            task.add_done_callback(self._has_ended)  # also of one that never began
         self.watch = asyncio.ensure_future(self._look())
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        self.at_work -= 1
+        if not self.at_work:
+            self.watch.cancel()
+        self.heard(None)
 
     def _let_go(self) -> None:
         for task in self.tasks:
@@ -95,6 +107,10 @@ class Crew:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             self.jobs.look()
+            if self.jobs.is_over():
+                for task, trail in self.asking.items():
+                    if trail.waits:  # what is in flight may come
+                        task.cancel()
 
     async def _work(self) -> None:
         try:
@@ -104,11 +120,6 @@ class Crew:
             pass
         except BaseException as error:
             self.heard(error)
-        finally:
-            self.at_work -= 1
-            if not self.at_work:
-                self.watch.cancel()
-            self.heard(None)
 
     async def _next(self) -> str | None:
         """The next key. The first of a group is asked before the others, so that the server has
@@ -118,7 +129,9 @@ class Crew:
             if prefix is None:
                 return key
             if (warm := self.warm.get(prefix)) is not None:
-                await warm.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(warm.wait(), WARM_SECONDS)
+                warm.set()  # nobody waits for it twice
                 return key if self.jobs.may_ask() else None
             warm = self.warm[prefix] = asyncio.Event()
             try:
@@ -136,13 +149,19 @@ class Crew:
         return self.row.popleft()
 
     async def _ask(self, key: str) -> None:
-        trail = self.jobs.begin(key)
+        trail, task = self.jobs.begin(key), asyncio.current_task()
+        assert task is not None
+        self.asking[task] = trail
         try:
             way = as_thread if self.jobs.blocks(key) else as_strand
             answer = await way(lambda: self.jobs.ask(key, trail))
+        except Unfinished:
+            return
         finally:
+            del self.asking[task]
             self.jobs.end(key, trail)
-        self.heard(Came(answer, answer.failure is not None and trail.unheard > 0))
+        is_silence = answer.failure is not None and (trail.unheard > 0 or trail.gone)
+        self.heard(Came(answer, is_silence))
 
 
 def early(keys: Iterable[str], prefix: Callable[[str], Prefix | None], ahead: int) -> Iterator[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from align_dsl.backends import Backend
+from align_dsl.engine.adapter import Unfinished
 from align_dsl.engine.budget import UNBOUNDED, Budget
 from align_dsl.engine.crew import LOOK_SECONDS, Came
 from align_dsl.engine.garbage import left_alone
@@ -170,6 +171,8 @@ class _Work:
                     trail = self.jobs.begin(key)
                     try:
                         waiting.append(self.jobs.ask(key, trail))
+                    except Unfinished:
+                        continue
                     finally:
                         self.jobs.end(key, trail)
                     # quick answers are saved together, slow ones each at once

@@ -23,11 +23,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from align_dsl.engine.adapter import NoAnswer
+from align_dsl.engine.adapter import NoAnswer, NotNow
 from align_dsl.types import Failure, ScaleWeights
 
 MOST_MORE = 3  # questions after the first, before it would cost too many
 WORTH_ASKING = 1e-4  # how probable a beginning must be before it is asked how it goes on
+ROUNDING = 1e-3  # by which the logarithm of something certain may miss 0
 INSTEAD = "use `rating: verbal` or `rating: sampled`"
 
 
@@ -62,21 +63,30 @@ class Weigher:
 
     masked: bool
     spelt: dict[str, Texts] = field(default_factory=dict)  # number -> its tokens
-    refusal: Failure | None = None  # why it is no use to ask again
+    refusal: Failure | None = None  # why it is no use to ask again, whatever the scale
+    refusals: dict[Texts, Failure] = field(default_factory=dict)  # and of one scale's numbers
+
+    def refuses(self, numbers: Texts) -> Failure | None:
+        """Why these numbers cannot be weighed, as far as that is known."""
+        return self.refusal or self.refusals.get(numbers)
 
     def weigh(
         self, numbers: tuple[str, ...], tell: Tell, first: Sequence[Token] | None = None
     ) -> Weighed:
-        """Raises NoAnswer where probabilities cannot be had, the same for every later question.
-        `first`: what has been said already to the question for one of all numbers."""
-        if self.refusal is not None:
-            raise NoAnswer(self.refusal)
+        """Raises NoAnswer where probabilities cannot be had, the same for every later question on
+        that scale. `first`: what has been said already to the question for one of all numbers."""
+        if known := self.refuses(numbers):
+            raise NoAnswer(known)
         try:
             return self._weighed(numbers, tell, first)
         except Unable as unable:
             message = f"`rating: expected` is not possible here: {unable}"
-            self.refusal = Failure(status="refused", message=message)
-            raise NoAnswer(self.refusal) from None
+            failure = Failure(status="refused", message=message)
+            if isinstance(unable, Untold):
+                self.refusal = failure
+            else:
+                self.refusals[numbers] = failure
+            raise NoAnswer(failure) from None
 
     def _weighed(
         self, numbers: tuple[str, ...], tell: Tell, first: Sequence[Token] | None
@@ -181,14 +191,18 @@ class Weigher:
 
 
 class Unable(Exception):
-    """A server or a model that cannot be asked for probabilities, and what to do instead."""
+    """A scale that cannot be weighed by this server or model, and what to do instead."""
+
+
+class Untold(Unable):
+    """A server that tells no probabilities, whatever the scale."""
 
 
 def _at(said: Sequence[Token], place: int) -> Token:
     if len(said) <= place:
-        raise Unable(f"the server tells no log-probabilities; {INSTEAD}, or llama.cpp or vLLM")
+        raise Untold(f"the server tells no log-probabilities; {INSTEAD}, or llama.cpp or vLLM")
     if not said[place].others:
-        raise Unable(f"the server names no alternatives to a token; {INSTEAD}")
+        raise Untold(f"the server names no alternatives to a token; {INSTEAD}")
     return said[place]
 
 
@@ -205,13 +219,33 @@ def _exp(others: Mapping[str, float], number: str) -> float:
     return sum(math.exp(p) for text, p in others.items() if text.strip() == number)
 
 
-def tokens(said: Any) -> tuple[Token, ...]:
-    """The `logprobs` of a choice in OpenAI's dialect, or of Ollama's answer."""
+def tokens(said: Any, who: str = "the server") -> tuple[Token, ...]:
+    """The `logprobs` of a choice in OpenAI's dialect, or of Ollama's answer. Raises NotNow where
+    they are something else. What they are is not quoted: it may hold a key."""
     listed = said.get("content") if isinstance(said, dict) else said
-    found = []
-    for one in listed or ():
-        others = {t["token"]: float(t["logprob"]) for t in one.get("top_logprobs") or ()}
-        if others:
-            others.setdefault(one["token"], float(one["logprob"]))
-        found.append(Token(one["token"], float(one["logprob"]), others))
-    return tuple(found)
+    try:
+        if not isinstance(listed, list | None):
+            raise TypeError("no list of tokens")
+        return tuple(_token(one) for one in listed or ())
+    except (TypeError, ValueError) as error:
+        message = f"{who} sent log-probabilities that cannot be read: {error}"
+        raise NotNow(Failure(status="invalid", message=message)) from None
+
+
+def _token(one: Any) -> Token:
+    text, logprob = _worth(one)
+    others = dict(map(_worth, one.get("top_logprobs") or ()))
+    if others:
+        others.setdefault(text, logprob)
+    return Token(text, logprob, others)
+
+
+def _worth(one: Any) -> tuple[str, float]:
+    if not isinstance(one, dict) or not isinstance(text := one.get("token"), str):
+        raise TypeError("a token without its text")
+    logprob = one.get("logprob")
+    if isinstance(logprob, bool) or not isinstance(logprob, int | float):
+        raise TypeError("a token without its log-probability")
+    if not logprob <= ROUNDING:  # nor is NaN
+        raise ValueError("a log-probability above 0")
+    return text, float(logprob)

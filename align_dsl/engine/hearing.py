@@ -14,6 +14,7 @@ from align_dsl.engine.adapter import Trail
 
 SILENCE = 24  # requests in a row without any reply, below which it may be chance
 PATIENCE = 3.0  # times `timeout:` without any reply, after which those are enough
+LONG = 6.0  # times `timeout:`, after which fewer are: one that hangs is soon sent few at once
 
 
 @dataclass(slots=True)
@@ -26,6 +27,9 @@ class Hearing:
     heard_at: float = 0.0  # when it was last known to reply
     _live: dict[int, Trail] = field(default_factory=dict)
     _ended: int = 0  # requests without reply, of jobs that have ended since
+    _lost: int = 0  # those jobs
+    _replies: int = 0  # of jobs that have ended
+    _known: int = 0  # of all jobs, when they were last counted
     _before: int | None = 0  # requests of the last sum that came before a reply
     _last: int = 0
 
@@ -33,14 +37,18 @@ class Hearing:
         self.heard_at = self.clock()
 
     def begin(self, trail: Trail) -> None:
+        if not self._live and not self.unheard():
+            self.heard_at = self.clock()  # nobody has asked meanwhile
         self._live[id(trail)] = trail
 
     def end(self, trail: Trail) -> None:
         del self._live[id(trail)]
+        self._replies += trail.replies
         if trail.unheard:
             if self._before is None:
                 self.unheard()  # of the others: what is silent since the reply is this job
             self._ended += trail.unheard
+            self._lost += 1
         elif trail.calls:
             self._reply()
 
@@ -56,13 +64,18 @@ class Hearing:
         return total - self._before
 
     def _reply(self) -> None:
-        self.heard_at, self._ended, self._before = self.clock(), 0, None
+        self.heard_at, self._ended, self._lost, self._before = self.clock(), 0, 0, None
 
     def is_gone(self) -> bool:
         """Whether nobody is to be expected to reply. Where many are asked at once, a busy server
-        may let all of them wait too long; fewer are then sent, and it has some rounds to answer."""
+        may let all of them wait too long; fewer are then sent, and it has some rounds to answer. A
+        single job in vain may be the job's fault, however long it takes."""
         unheard = self.unheard()
-        if unheard < SILENCE:
-            return False
+        replies = self._replies + sum(trail.replies for trail in self._live.values())
+        if replies > self._known:  # some may be of jobs that are not answered yet
+            self._known, self.heard_at = replies, self.clock()
         quiet = self.clock() - self.heard_at
+        if unheard < SILENCE:
+            lost = self._lost + sum(trail.unheard > 0 for trail in self._live.values())
+            return lost > 1 and quiet >= LONG * self.timeout
         return unheard >= 2 * self.at_once or quiet >= PATIENCE * self.timeout

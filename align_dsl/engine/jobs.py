@@ -22,6 +22,9 @@ class Jobs:
         self.plan, self.inputs, self.backends = plan, inputs, backends
         self.spending = spending
         self._blocking: dict[tuple[str, int], bool] = {}
+        self._steps: dict[int, int] = {}  # deciders call their steps alike: told apart by order
+        for job in plan.jobs.values():
+            self._steps.setdefault(id(job.step), len(self._steps))
 
     def model(self, key: str) -> str:
         return self.plan.jobs[key].model.name
@@ -36,6 +39,9 @@ class Jobs:
 
     def look(self) -> None:
         self.spending.look()
+
+    def is_over(self) -> bool:
+        return self.spending.is_over()
 
     def begin(self, key: str) -> Trail:
         trail = trail_of(key)
@@ -72,7 +78,8 @@ class Jobs:
         """What the prompts of neighbours have in common."""
         job = self.plan.jobs[key]
         attribute = job.inputs.get("attribute")
-        return job.model.name, job.step.name, getattr(attribute, "name", "")
+        step = f"{job.step.name} {self._steps[id(job.step)]}"
+        return job.model.name, step, getattr(attribute, "name", "")
 
     def warms(self, key: str) -> Prefix | None:
         """What a server should have read before many questions come that begin alike; None where

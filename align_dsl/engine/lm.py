@@ -93,19 +93,23 @@ class Engine(Texts):
             heard, dialect, endpoint = self._heard(said, asking, trail, None)
             assert endpoint is not None
             trail.constrained = self._constraint(bool(dialect and held_to(allowed, dialect)))
-            return tokens_of(heard.logprobs), endpoint
+            try:
+                return tokens_of(heard.logprobs, endpoint.url), endpoint
+            except NotNow:
+                trail.judged(False)
+                raise
 
         numbers = written(shape.scale)
         try:
             while True:
-                trail.at = self._tellers()
+                trail.at = self._tellers(numbers)
                 first, endpoint = ask(numbers, 1)
                 trail.at = (endpoint.url,)  # others tell otherwise, and perhaps of other weights
                 weigher = self._weigher(endpoint)
                 try:
                     found = weigher.weigh(numbers, tell, first)
                 except NoAnswer:
-                    if weigher.refusal is None:
+                    if weigher.refuses(numbers) is None:
                         raise
                     continue  # this one cannot tell; another may
                 trail.notes.setdefault("expected", []).append(found.note())
@@ -113,9 +117,10 @@ class Engine(Texts):
         finally:
             trail.at = ()
 
-    def _tellers(self) -> tuple[str, ...]:
-        """The servers that may tell probabilities; empty means all. Raises NoAnswer for none."""
-        refusals = {url: w.refusal for (url, _), w in [*self._weighers.items()] if w.refusal}
+    def _tellers(self, numbers: tuple[str, ...]) -> tuple[str, ...]:
+        """The servers that may weigh a scale; empty means all. Raises NoAnswer for none."""
+        known = [(url, w.refuses(numbers)) for (url, _), w in [*self._weighers.items()]]
+        refusals = {url: failure for url, failure in known if failure}
         able = tuple(url for url in self.urls if url not in refusals)
         if not able:
             raise NoAnswer(next(iter(refusals.values())))
@@ -136,7 +141,8 @@ class Engine(Texts):
                 return self._parameters(temperature, None, b"", fields)
             return self._parameters(temperature, None, format_of(shape))
 
-        if (self.model.temperature if temperature is None else temperature) > 0:
+        warmth = self.model.temperature if temperature is None else temperature
+        if warmth > 0 and (self.wire is not None or takes_seed(self.model.address)):
             trail.notes["seed"] = trail.seed
         heard, dialect, _ = self._heard(said, asking, trail, trail.seed)
         trail.constrained = self._constraint(bool(dialect and held(shape, dialect)))
@@ -191,8 +197,6 @@ class Engine(Texts):
         except orjson.JSONEncodeError:  # half a character has no bytes
             message = "the question holds text that is not valid Unicode, which nobody can be sent"
             raise NoAnswer(Failure(status="refused", message=message)) from None
-        trail.prompt_tokens += heard.prompt_tokens
-        trail.completion_tokens += heard.completion_tokens
         return heard, dialect, endpoint
 
     # --- everybody else ----------------------------------------------------------------------
@@ -219,17 +223,20 @@ class Engine(Texts):
                     num_retries=0,
                     drop_params=False,
                 )
-                trail.unheard = 0
-                return read(plain(answer), self.scrubbed)
+                trail.hear(True)
+                heard = read(plain(answer), self.scrubbed)
+                trail.spend(heard.prompt_tokens, heard.completion_tokens)
+                return heard
             except litellm.exceptions.Timeout as error:
-                trail.unheard += 1
+                trail.hear(False)
                 raise NotNow(self._failure("timeout", error)) from None
             except litellm.exceptions.APIConnectionError as error:
-                trail.unheard += 1
+                trail.hear(False)
                 raise NotNow(self._failure("unreachable", error)) from None
             except (KeyError, TypeError, IndexError, AttributeError, Complaint) as error:
                 raise NotNow(self._failure("invalid", error)) from None
-            except NoAnswer:
+            except NoAnswer as no:
+                trail.spend(*no.tokens)
                 raise
             except Exception as error:
                 raise self._refusal(error, trail) from None
@@ -237,7 +244,7 @@ class Engine(Texts):
     def _refusal(self, error: Exception, trail: Trail) -> Exception:
         """What is made of an error that litellm raises for a reply."""
         status = getattr(error, "status_code", 0)
-        trail.unheard = trail.unheard + 1 if status in UNHEARD else 0
+        trail.hear(status not in UNHEARD)
         if is_too_long(str(error)):
             return NoAnswer(self._failure("truncated", error))
         if status not in BUSY:

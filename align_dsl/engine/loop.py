@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
 
+from align_dsl.engine.fork import outlives_forks
+
 T = TypeVar("T")
 
 
@@ -41,6 +43,11 @@ class Loop:
             if cls._shared is None:
                 cls._shared = Loop()
             return cls._shared
+
+    @classmethod
+    def begin_anew(cls) -> None:
+        """In the child of a fork, where nobody runs the loop."""
+        cls._lock, cls._shared = threading.Lock(), None
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run something in the loop and wait for it, in a thread or as a strand.
@@ -68,6 +75,9 @@ class Loop:
             work, outcome = self._waiting.popleft()
             outcome.task = self.loop.create_task(work)
             outcome.task.add_done_callback(outcome.finish)
+
+
+outlives_forks(Loop)
 
 
 async def as_strand(work: Callable[[], T]) -> T:

@@ -8,6 +8,7 @@ the `Shape` of a question: one schema for each number of choices, built once.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,19 +98,25 @@ def written(scale: Scale | None) -> tuple[str, ...]:
     >>> written(Scale(low=0, high=1, step=0.5))
     ('0', '0.5', '1')
     """
-    scale = scale or Scale()
+    scale = scale or UNIT
     steps = round((scale.high - scale.low) / scale.step)
-    return tuple(f"{min(scale.high, scale.low + i * scale.step):.10g}" for i in range(steps + 1))
+    numbers = (min(scale.high, scale.low + i * scale.step) for i in range(steps + 1))
+    # sums of fractions miss 0 by a hair, which nobody could write
+    return tuple(f"{0 if abs(n) < 1e-9 * scale.step else n:.10g}" for n in numbers)
 
 
 def _number(scale: Scale | None) -> dict[str, Any]:
     scale = scale or UNIT
+    # llama.cpp, and so Ollama, holds no fraction to a range; and a range says nothing of steps
+    if not _takes_every_whole(scale) and len(numbers := written(scale)) <= MOST_LISTED:
+        return {"enum": [json.loads(number) for number in numbers]}
     if scale.whole:
         return {"type": "integer", "minimum": int(scale.low), "maximum": int(scale.high)}
-    numbers = written(scale)
-    if len(numbers) <= MOST_LISTED:  # llama.cpp, and so Ollama, holds no fraction to a range
-        return {"enum": [json.loads(number) for number in numbers]}
     return {"type": "number", "minimum": scale.low, "maximum": scale.high}
+
+
+def _takes_every_whole(scale: Scale) -> bool:
+    return scale.whole and scale.step == 1
 
 
 def messages(
@@ -167,7 +174,9 @@ def layout(shape: Shape) -> str:
     if kinds & {"numbers", "number"}:
         scale = shape.scale or UNIT
         whole = "a whole number" if scale.whole else "a number"
-        form += f"\nNUMBER is {whole} from {scale.low:g} to {scale.high:g}"
+        by_one = shape.scale is None or _takes_every_whole(scale)
+        steps = "" if by_one else f" in steps of {scale.step:g}"
+        form += f"\nNUMBER is {whole} from {scale.low:g} to {scale.high:g}{steps}"
         form += "; every choice gets one." if "numbers" in kinds else "."
     return form
 
@@ -339,12 +348,12 @@ def _value(kind: Kind, name: str, value: Any, shape: Shape) -> Any:
                 raise Invalid(f"`{name}` is {_shown(value)}, not one of {known}")
             return value
         case "number":
-            return _in_range(name, value, shape.scale)
+            return _on_scale(name, value, shape.scale)
         case "numbers":
             if not isinstance(value, dict) or value.keys() != set(shape.labels):
                 raise Invalid(f"`{name}` must rate each of {', '.join(shape.labels)}, and no other")
             return {
-                label: _in_range(f"{name}.{label}", value[label], shape.scale)
+                label: _on_scale(f"{name}.{label}", value[label], shape.scale)
                 for label in shape.labels
             }
         case "weights":
@@ -353,13 +362,19 @@ def _value(kind: Kind, name: str, value: Any, shape: Shape) -> Any:
             return value
 
 
-def _in_range(name: str, value: Any, scale: Scale | None) -> float:
+def _on_scale(name: str, value: Any, scale: Scale | None) -> float:
     """A number as JSON Schema sees it: 7.0 is an integer, true is no number."""
-    scale = scale or UNIT
+    given, scale = scale, scale or UNIT
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Invalid(f"`{name}` is not a number")
     if not scale.low <= value <= scale.high:
         raise Invalid(f"`{name}` is {_shown(value)}, not from {scale.low:g} to {scale.high:g}")
     if scale.whole and float(value) != int(value):
         raise Invalid(f"`{name}` is {_shown(value)}, not a whole number")
+    if given is None:
+        return float(value)
+    nearest = scale.low + round((value - scale.low) / scale.step) * scale.step
+    if not math.isclose(value, nearest, rel_tol=1e-9, abs_tol=1e-9 * scale.step):  # ten digits
+        steps = f"from {scale.low:g} to {scale.high:g} in steps of {scale.step:g}"
+        raise Invalid(f"`{name}` is {_shown(value)}, not {steps}")
     return float(value)

@@ -211,7 +211,8 @@ def dialect(listed: Any, header: str = "") -> Dialect:
     'OpenAI-compatible'
     """
     models = listed.get("data") if isinstance(listed, dict) else None
-    owners = [m.get("owned_by") for m in models or () if isinstance(m, dict)]
+    listed = models if isinstance(models, list) else ()
+    owners = [m.get("owned_by") for m in listed if isinstance(m, dict)]
     for one in DIALECTS:
         if one.owned_by in owners or (one.header and header.startswith(one.header)):
             return one

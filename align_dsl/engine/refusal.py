@@ -38,8 +38,9 @@ def mood(
     if is_a_no(reply):
         return ("unsaid" if all(e.gone for e in others) else "down"), None
     if reply.status in TOO_MUCH:
-        sudden = reply.status in AT_ONCE and reply.retry_after is None and others
-        return ("down" if sudden else "busy"), reply.retry_after
+        if reply.status in AT_ONCE and reply.retry_after is None:
+            return ("down" if others else "full"), None
+        return "busy", reply.retry_after
     if reply.status < 500 or is_too_long(text):
         return "ok", None
     return ("down" if others else "unsaid"), None  # perhaps it is the question

@@ -59,26 +59,26 @@ def read(data: Any, scrubbed: Callable[[str], str]) -> Heard:
         counts = data.get("prompt_eval_count"), data.get("eval_count")
         if not data.get("done", False):
             finish = BROKEN_OFF
+    tokens = _count(counts[0]), _count(counts[1])
     content = message.get("content")
     if content is None and (refusal := message.get("refusal")):
         raw = scrubbed(str(refusal))
         said = f"the model refused: {raw[:300]}"
-        raise NoAnswer(Failure(status="refused", message=said, raw=raw))
+        raise NoAnswer(Failure(status="refused", message=said, raw=raw), tokens)
     if content is not None and not isinstance(content, str):
         raise TypeError("the content is not text")
     text = scrubbed(content or "")
     if finish == "content_filter":
         said = "the provider's content filter ended the answer"
-        raise NoAnswer(Failure(status="refused", message=said, raw=text))
+        raise NoAnswer(Failure(status="refused", message=said, raw=text), tokens)
     if finish == BROKEN_OFF:
         said = "the server broke the answer off: Ollama does so where a model repeats itself"
-        raise NoAnswer(Failure(status="truncated", message=said, raw=text))
+        raise NoAnswer(Failure(status="truncated", message=said, raw=text), tokens)
     by = data.get("model")
     return Heard(
         text,
         finish,
-        _count(counts[0]),
-        _count(counts[1]),
+        *tokens,
         logprobs,
         scrubbed(by)[:200] if isinstance(by, str) else "",
     )

@@ -1,8 +1,9 @@
 """Requests to the servers that people run themselves: a question -> one POST -> what was said.
 
-litellm decides what a request looks like for a provider, byte for byte; the shared event loop sends
-it, at a twentieth of the cost of sending it through litellm. Several servers of one model share the
-work: the one with the fewest requests in flight gets the next, and one that fails rests a while.
+litellm decides what a request looks like for a provider, field by field; the shared event loop
+writes it as compact JSON and sends it, at a twentieth of the cost of sending it through litellm.
+Several servers of one model share the work: the one with the fewest requests in flight gets the
+next, and one that fails rests a while.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import orjson
 
 from align_dsl.engine.adapter import NoAnswer, NotNow, Trail
+from align_dsl.engine.fork import outlives_forks
 from align_dsl.engine.limiter import Closed, Endpoint, How, Limiter
 from align_dsl.engine.loop import Loop
 from align_dsl.engine.mapping import Parameters, litellm_module, template
+from align_dsl.engine.ollama import loaded_window, own_window
 from align_dsl.engine.prompt import Message
 from align_dsl.engine.quirks import (
     GUIDANCE,
@@ -26,13 +29,21 @@ from align_dsl.engine.quirks import (
     VLLM,
     Dialect,
     is_guidance,
+    is_too_long,
     which_backend,
 )
 from align_dsl.engine.quirks import dialect as dialect_of
 from align_dsl.engine.refusal import BUSY, UNHEARD, is_a_no, is_loading, mood, refusal
 from align_dsl.engine.reply import Complaint, Heard, Reply, read
 from align_dsl.engine.session import CLOSED, Session
-from align_dsl.engine.window import is_whole, own_window, window_for
+from align_dsl.engine.window import (
+    STEP,
+    TooNarrow,
+    hold,
+    most,
+    widen,
+    window_for,
+)
 from align_dsl.language.program import Model
 from align_dsl.types import Failure
 
@@ -64,12 +75,22 @@ class Wire:
     ) -> None:
         self.model, self.provider, self.name = model, provider, name
         self.scrubbed = scrubbed
-        self.limiter = Limiter.of(urls, model.concurrency)
-        known = {"ollama_chat": OLLAMA}.get(provider, PLAIN)
-        for endpoint in self.endpoints:
-            endpoint.is_a(known)
+        self.limiter = self._limiter(urls)
         self.session = Session(model.timeout, key, scrubbed)
         self._used = False
+        outlives_forks(self)
+
+    def begin_anew(self) -> None:
+        """In the child of a fork: what is in flight holds no place here."""
+        self._used, closed = False, self.limiter.closed
+        self.limiter = self._limiter([endpoint.url for endpoint in self.endpoints])
+        self.limiter.closed = closed
+
+    def _limiter(self, urls: Sequence[str]) -> Limiter:
+        limiter = Limiter.of(urls, self.model.concurrency)
+        for endpoint in limiter.endpoints:
+            endpoint.is_a({"ollama_chat": OLLAMA}.get(self.provider, PLAIN))
+        return limiter
 
     @property
     def endpoints(self) -> Sequence[Endpoint]:
@@ -136,10 +157,13 @@ class Wire:
         may take: that is no fault of the question, and so none of its tries.
         """
         while True:
+            trail.waits = True
             try:
                 endpoint = await self.limiter.take(trail.avoid, trail.at)
             except Closed:
                 raise NoAnswer(CLOSED) from None
+            finally:
+                trail.waits = False
             how: How = "unsaid"
             rest: float | None = None
             try:
@@ -154,9 +178,9 @@ class Wire:
                 try:
                     reply = await self.session.post(endpoint.url, url, body)
                 except NotNow:
-                    trail.unheard += 1
+                    trail.hear(False)
                     raise
-                trail.unheard = trail.unheard + 1 if reply.status in UNHEARD else 0
+                trail.hear(reply.status not in UNHEARD)
                 how, rest = self._learn(endpoint, reply)
             except NotNow as not_now:
                 endpoint.gone = not_now.failure.status != "timeout"
@@ -166,11 +190,26 @@ class Wire:
             finally:
                 self.limiter.give_back(endpoint, how, rest)
             if how == "loading":
+                trail.go_on()
                 continue
+            trail.judge = partial(self._judge, endpoint, trail)
             try:
-                heard = self._read(endpoint, reply, said, body, how)
+                heard = self._read(endpoint, reply, how)
+                trail.spend(heard.prompt_tokens, heard.completion_tokens)
+                await self._hold(heard, said, body, endpoint, trail)
             except NotNow:
-                self._avoid(endpoint, trail)
+                if reply.status == 200:
+                    trail.judged(False)
+                else:
+                    self._avoid(endpoint, trail)
+                raise
+            except NoAnswer as no:
+                trail.spend(*no.tokens)
+                if self._widens(no, endpoint, body):
+                    trail.go_on()
+                    continue
+                if not is_a_no(reply) and trail.judged(False):
+                    raise NotNow(no.failure, 0.0) from None
                 raise
             if not _is_called(self.name, heard.by):
                 trail.notes["answered_by"] = heard.by
@@ -182,6 +221,13 @@ class Wire:
             trail.avoid.clear()
         trail.avoid.add(endpoint.url)
 
+    def _judge(self, endpoint: Endpoint, trail: Trail, is_good: bool) -> bool:
+        """What an answer was worth; whether another should be asked what this one has spoilt."""
+        is_better = self.limiter.judge(endpoint, is_good, trail.avoid)
+        if not is_good:
+            self._avoid(endpoint, trail)
+        return is_better
+
     def _is_hopeless(self, endpoint: Endpoint, trail: Trail) -> bool:
         """Whether a server has been loading for longer than an answer may take. Raises NoAnswer
         where all have, and NotNow where another can be asked, but not in the midst of this."""
@@ -190,6 +236,7 @@ class Wire:
         message = f"{endpoint.url} was still loading its model after {self.model.timeout:g} s"
         failure = Failure(status="unreachable", message=message)
         if all(self._is_late(e) for e in self.endpoints):
+            trail.gone = True
             raise NoAnswer(failure)
         if len(trail.at) == 1:
             raise NotNow(failure)
@@ -226,9 +273,7 @@ class Wire:
 
     # --- what comes back ---------------------------------------------------------------------
 
-    def _read(
-        self, endpoint: Endpoint, reply: Reply, said: list[Message], body: bytes, how: How
-    ) -> Heard:
+    def _read(self, endpoint: Endpoint, reply: Reply, how: How) -> Heard:
         if reply.status != 200:
             hint = "" if self.provider == "ollama_chat" else HINT
             is_one = len(self.endpoints) == 1
@@ -238,14 +283,64 @@ class Wire:
         except Complaint as complaint:
             message = f"{endpoint.url} answered with an error: {str(complaint)[:300]}"
             raw = self._text(reply)
+            if is_too_long(raw):
+                raise NoAnswer(Failure(status="truncated", message=message, raw=raw)) from None
             raise NotNow(Failure(status="refused", message=message, raw=raw)) from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             raw = self._text(reply)
             message = f"{endpoint.url} sent something that is no answer: {raw[:200]}"
             raise NotNow(Failure(status="invalid", message=message, raw=raw)) from None
-        if self.provider == "ollama_chat":
-            is_whole(heard, said, orjson.loads(body)["options"]["num_ctx"])
         return heard
+
+    async def _hold(
+        self, heard: Heard, said: list[Message], body: bytes, endpoint: Endpoint, trail: Trail
+    ) -> None:
+        """Raises TooNarrow where an Ollama has cut the question."""
+        if self.provider == "ollama_chat":
+            context = _sent_window(body)
+        elif endpoint.dialect is OLLAMA and most(said) > STEP:  # less fits into any
+            if not endpoint.context:  # over /v1 none can be asked for
+                root = endpoint.url.removesuffix("/v1")
+                _, running, _ = await self.session.told("GET", f"{root}/api/ps")
+                endpoint.context = loaded_window(running, self.name) or 0
+            context = endpoint.context
+        else:
+            return
+        await hold(heard, said, context, endpoint, lambda part: self._count(part, endpoint, trail))
+
+    async def _count(self, said: list[Message], endpoint: Endpoint, trail: Trail) -> int:
+        """How many tokens a server reads of a question. Raises NotNow or NoAnswer."""
+        trail.go_on()
+        url, body = self.request(said, Parameters(0.0, 1, b""), None, endpoint)
+        try:
+            await self.limiter.take(at=(endpoint.url,))
+        except Closed:
+            raise NoAnswer(CLOSED) from None
+        how: How = "unsaid"
+        rest: float | None = None
+        try:
+            trail.calls += 1
+            reply = await self.session.post(endpoint.url, url, body)
+            trail.hear(reply.status not in UNHEARD)
+            how, rest = self._learn(endpoint, reply)
+        except NotNow:
+            trail.hear(False)
+            how = "busy"
+            raise
+        finally:
+            self.limiter.give_back(endpoint, how, rest)
+        counted = self._read(endpoint, reply, how)
+        trail.spend(counted.prompt_tokens, counted.completion_tokens)
+        return counted.prompt_tokens
+
+    def _widens(self, no: NoAnswer, endpoint: Endpoint, body: bytes) -> bool:
+        """Whether a question that did not fit can be asked again, with a longer window."""
+        is_refused = no.failure.status == "truncated" and is_too_long(no.failure.raw)
+        if self.provider != "ollama_chat" or not (is_refused or isinstance(no, TooNarrow)):
+            return False
+        if is_refused:
+            endpoint.refuses = True
+        return widen(endpoint, self.model, _sent_window(body))
 
     def _text(self, reply: Reply) -> str:
         return self.scrubbed(reply.body.decode("utf-8", "replace"))
@@ -275,24 +370,40 @@ class Wire:
                     "POST", f"{endpoint.url}/api/show", asked
                 )
                 endpoint.window = own_window(shown)
-                known = False
+                looked = _has_said(status)
             else:
                 status, listed, server = await self.session.told("GET", f"{endpoint.url}/models")
                 if endpoint.dialect is PLAIN:  # else it has said so meanwhile, in a reply
                     endpoint.is_a(dialect_of(listed, server))
-                if endpoint.dialect is VLLM and await self._has_guidance(endpoint):
-                    endpoint.is_a(GUIDANCE)
-                known = endpoint.dialect is not PLAIN
+                looked = _has_said(status)
+                if endpoint.dialect is VLLM:
+                    guided = await self._has_guidance(endpoint) if looked else None
+                    if guided:
+                        endpoint.is_a(GUIDANCE)
+                    looked = guided is not None
+                elif endpoint.dialect is not PLAIN:
+                    looked = True
             # who says nothing, or is not itself yet, is looked at again before the next question
-            endpoint.looked = known or (0 < status < 500 and status not in BUSY)
+            endpoint.looked = looked
         finally:
             endpoint.looking = None
         self.limiter.look_again()  # it may get more at once than one that nobody knows
 
-    async def _has_guidance(self, endpoint: Endpoint) -> bool:
+    async def _has_guidance(self, endpoint: Endpoint) -> bool | None:
+        """None where it does not say. Its first answer held to a form may take half a minute."""
         url, asked = f"{endpoint.url}/chat/completions", which_backend(self.name)
-        status, said, _ = await self.session.told("POST", url, asked)
-        return is_guidance(status, said)
+        status, said, _ = await self.session.told("POST", url, asked, self.model.timeout)
+        return is_guidance(status, said) if _has_said(status) else None
+
+
+def _has_said(status: int) -> bool:
+    """Whether a server has told of itself, or will not."""
+    return 0 < status < 500 and status not in BUSY
+
+
+def _sent_window(body: bytes) -> int:
+    window: int = orjson.loads(body)["options"]["num_ctx"]
+    return window
 
 
 @lru_cache(maxsize=256)

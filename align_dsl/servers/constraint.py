@@ -12,6 +12,7 @@ from typing import Any
 
 from align_dsl.engine.prompt import Shape, layout
 from align_dsl.engine.quirks import GUIDANCE, VLLM, is_guidance, which_backend
+from align_dsl.engine.refusal import BUSY
 from align_dsl.servers.bench import Bench, answers, troubles
 from align_dsl.servers.chat import Answer, Question
 from align_dsl.servers.line import Trouble
@@ -102,7 +103,8 @@ async def probe_backend(bench: Bench) -> list[Finding]:
 
 
 async def probe_schema(bench: Bench) -> list[Finding]:
-    got = await bench.chat.all([nonsense(seed) for seed in range(1, TIMES + 1)], SECONDS)
+    asked = [nonsense(seed) for seed in range(1, TIMES + 1)]
+    got = await bench.chat.all(asked, max(SECONDS, bench.chat.patience))
     heard, failed = answers(got), troubles(got)
     whole = [verdict(a) for a in heard if not a.cut]
     cut = [a for a in heard if a.cut and not verdict(a).obeys and _may_become(a.text)]
@@ -119,7 +121,7 @@ async def probe_schema(bench: Bench) -> list[Finding]:
 
 
 def _of_schema(
-    bench: Bench, figures: dict[str, Any], whole: list[Verdict], failed: list[Any]
+    bench: Bench, figures: dict[str, Any], whole: list[Verdict], failed: list[Trouble]
 ) -> Finding:
     short = bench.chat.line.short
     asked, valid = figures["asked"], figures["valid"]
@@ -139,10 +141,21 @@ def _of_schema(
     if failed and any(f.kind == "status" and f.status in {400, 415, 422, 500, 501} for f in failed):
         said = f"a request with a schema is refused: {failed[0]}"
         return fatal("schema", said, advice, **figures)
-    why = str(failed[0]) if failed else "every answer ran into the token limit"
-    return unknown(
-        "schema", f"could not be told: {why}", "try again, or raise --timeout", **figures
-    )
+    # what never gave a typed answer cannot be called usable, whatever kept it from that
+    if failed:
+        why, advice = str(failed[0]), _after(failed[0])
+    elif figures["cut"]:
+        why = "every answer ran into the token limit"
+    else:
+        why, advice = "none in time", "raise --timeout"
+    return fatal("schema", f"no typed answer came: {why}", advice, **figures)
+
+
+def _after(trouble: Trouble) -> str:
+    if trouble.kind == "timeout":
+        return "raise --timeout, or see why a schema makes the server so slow"
+    busy = trouble.status in BUSY
+    return "try again when the server has room" if busy else "see the log of the server"
 
 
 def _of_ranges(good: list[Verdict]) -> Finding:

@@ -149,7 +149,7 @@ async def _server(subject: Subject, line: Line, notes: Notes) -> Server | None:
         server = await identify(line, subject.endpoint)
     except Trouble as trouble:
         said = f"{subject.endpoint}: {trouble}"
-        notes.add(fatal("reachable", said, START.get(subject.dialect, "")))
+        notes.add(fatal("reachable", said, trouble.advice or START.get(subject.dialect, "")))
         return None
     except NoServer as other:
         notes.add(fatal("reachable", f"{subject.endpoint}: {other}", other.advice))
@@ -220,6 +220,8 @@ async def _hosted(chat: Hosted, notes: Notes) -> None:
         return
     for probe in (probe_schema, probe_text):
         notes.add(*await probe(Bench(chat, None)))
+        if notes.bad:
+            return
     left_out = "not tried at a provider that bills"
     notes.add(*(unknown(p, left_out) for p in ("seed", "long prompts", "throughput")))
 

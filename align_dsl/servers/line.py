@@ -21,6 +21,11 @@ LARGEST = 8 * 1024 * 1024  # bytes of an answer that are read
 CONNECT_SECONDS = 5.0
 LOOK_SECONDS = 10.0  # for a request that asks no model anything
 SHOWN = 160  # characters of an answer that a finding quotes
+TRUST = (
+    "write the name that the certificate is for; where it was signed by nobody widely known, set"
+    " SSL_CERT_FILE to a file with the certificate of who signed it"
+)
+PLAINLY = "see whether the endpoint begins with http://, not https://"
 
 
 class Trouble(Exception):
@@ -31,9 +36,10 @@ class Trouble(Exception):
         kind: Literal["unreachable", "timeout", "cut", "status", "odd"],
         said: str,
         status: int = 0,
+        advice: str = "",
     ) -> None:
         super().__init__(said)
-        self.kind, self.status = kind, status
+        self.kind, self.status, self.advice = kind, status, advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,12 @@ class Line:
             raise Trouble("unreachable", f"no connection within {CONNECT_SECONDS:g} s") from None
         except TimeoutError:
             raise Trouble("timeout", f"no answer within {seconds:g} s") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            said = f"its certificate is not trusted ({_reason(error.certificate_error)})"
+            raise Trouble("unreachable", said, advice=TRUST) from None
+        except aiohttp.ClientConnectorSSLError as error:
+            said = f"no encrypted connection could be made ({_reason(error.os_error)})"
+            raise Trouble("unreachable", said, advice=PLAINLY) from None
         except aiohttp.ClientConnectorError as error:
             raise Trouble("unreachable", _why(error.os_error)) from None
         except (aiohttp.InvalidURL, ValueError) as error:  # or a key that no header can hold
@@ -143,6 +155,12 @@ class Line:
     def scrubbed(self, text: str) -> str:
         """Text that may be shown: a server may repeat the key it was sent."""
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _reason(error: Exception) -> str:
+    """What OpenSSL says is wrong."""
+    said = getattr(error, "verify_message", "") or getattr(error, "reason", "") or ""
+    return visible(str(said).lower().replace("_", " ")) or type(error).__name__
 
 
 def _why(error: OSError) -> str:

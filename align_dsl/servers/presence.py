@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from align_dsl.engine.ollama import loaded_window, own_window
 from align_dsl.errors import nearest, visible
 from align_dsl.servers.line import Line, Trouble, whole
 from align_dsl.servers.report import Finding, fatal, ok, unknown, warning
@@ -51,7 +52,7 @@ async def presence(line: Line, subject: Subject, server: Server) -> Presence:
     else:
         found.add(ok("model", f"present{_described(one)}", offers=[o.name for o in offered]))
     if server.kind == "Ollama":
-        await _shown_by_ollama(line, server, one, found)
+        await _shown_by_ollama(line, subject, server, one, found)
     else:
         found.context = one.context
         _tell_window(found, server)
@@ -133,13 +134,15 @@ def _tell_window(found: Presence, server: Server) -> None:
         found.add(ok("context", said, tokens=found.context))
 
 
-async def _shown_by_ollama(line: Line, server: Server, one: Offer, found: Presence) -> None:
-    """The model's own context; align-dsl asks for as much of it as a prompt needs."""
+async def _shown_by_ollama(
+    line: Line, subject: Subject, server: Server, one: Offer, found: Presence
+) -> None:
+    """The model's own context; align-dsl asks for as much of it as a prompt needs, where it can."""
     try:
         said = (
             await line.post(f"{server.root}/api/show", {"model": one.name}, line.look)
         ).mapping()
-        loaded = (await line.get(f"{server.root}/api/ps")).mapping().get("models")
+        running = (await line.get(f"{server.root}/api/ps")).mapping()
     except Trouble as trouble:
         found.add(unknown("context", f"could not be told: {trouble}"))
         return
@@ -147,23 +150,23 @@ async def _shown_by_ollama(line: Line, server: Server, one: Offer, found: Presen
     if isinstance(capabilities, list) and capabilities and "completion" not in capabilities:
         kinds = visible(", ".join(map(str, capabilities)))
         found.add(fatal("kind", f"this model cannot answer questions, it is for {kinds}"))
-    info = said.get("model_info")
-    numbers = [
-        number
-        for k, v in (info.items() if isinstance(info, dict) else ())
-        if k.endswith(".context_length") and (number := whole(v))
-    ]
-    if not numbers:
+    own = own_window(said)
+    if own is None:
         found.add(unknown("context", "Ollama does not tell the model's context window"))
         return
-    found.context = numbers[0]
-    text = f"{numbers[0]:,} tokens; align-dsl asks for as much of it as each prompt needs"
-    for running in loaded if isinstance(loaded, list) else ():
-        if isinstance(running, dict) and running.get("name") == one.name:
-            now = whole(running.get("context_length"))
-            text += f"; loaded with {now:,}" if now else ""
-    small = "use a model with a longer one for programs with exemplars"
-    if numbers[0] < SMALL:
-        found.add(warning("context", text, small, tokens=numbers[0]))
+    found.context = own
+    loaded = loaded_window(running, one.name)
+    text = f"{own:,} tokens"
+    if subject.dialect == "ollama":
+        text += "; align-dsl asks for as much of it as each prompt needs"
     else:
-        found.add(ok("context", text, tokens=numbers[0]))
+        text += " of its own; over /v1 OLLAMA_CONTEXT_LENGTH decides how many of them"
+    text += f"; loaded with {loaded:,}" if loaded else ""
+    has = loaded if loaded and subject.dialect != "ollama" else own
+    small = "use a model with a longer one for programs with exemplars"
+    if has < own and has < SMALL:
+        small = "raise OLLAMA_CONTEXT_LENGTH for programs with exemplars"
+    if has < SMALL:
+        found.add(warning("context", text, small, tokens=own))
+    else:
+        found.add(ok("context", text, tokens=own))

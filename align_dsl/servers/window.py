@@ -1,14 +1,18 @@
 """What becomes of a prompt that is longer than the context: refused, or silently cut?
 
 Two short prompts show how many tokens the server counts for a line; a third, of more lines than
-the context holds, shows whether it still counts all of them.
+the context holds, shows whether it still counts all of them. Ollama's OpenAI dialect does not tell
+which context that is before a model is loaded, and older versions never: there, contexts of usual
+lengths are tried, the shortest first.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from align_dsl.engine.ollama import loaded_window
 from align_dsl.engine.prompt import tokens as estimate
+from align_dsl.errors import visible
 from align_dsl.servers.bench import Bench
 from align_dsl.servers.chat import Answer, Question
 from align_dsl.servers.line import Trouble
@@ -16,6 +20,7 @@ from align_dsl.servers.report import Finding, ok, unknown, warning
 
 LONGEST = 140_000  # tokens; a longer prompt would cost more than the answer is worth
 LONGEST_UNREFUSED = 40_000  # the same for servers that might really read it
+USUAL = (2048, 4096, 8192, 16_384, 32_768)  # tokens that Ollama may have been told to read
 SECONDS = 60.0  # for each prompt
 SHORT, LONGER = 10, 30  # lines
 REFUSES = frozenset({400, 413, 422})
@@ -32,11 +37,12 @@ def prompt(lines: int, salt: int) -> str:
 
 
 async def probe_truncation(bench: Bench) -> list[Finding]:
-    context = bench.chat.context if bench.kind == "Ollama" else bench.context
-    if context is None:
+    contexts = await _contexts(bench)
+    if not contexts:
         return [unknown("long prompts", "not tried: the server does not tell its context")]
-    if context > (LONGEST if bench.kind in {"vLLM", "llama.cpp", "Ollama"} else LONGEST_UNREFUSED):
-        return [unknown("long prompts", f"not tried: {context:,} tokens are too many to send")]
+    most = LONGEST if bench.kind in {"vLLM", "llama.cpp", "Ollama"} else LONGEST_UNREFUSED
+    if contexts[0] > most:
+        return [unknown("long prompts", f"not tried: {contexts[0]:,} tokens are too many to send")]
     try:
         short, longer = await _counted(bench, SHORT, 1), await _counted(bench, LONGER, 2)
     except Trouble as trouble:
@@ -44,13 +50,36 @@ async def probe_truncation(bench: Bench) -> list[Finding]:
     if short is None or longer is None or longer <= short:
         return [_uncounted(short, longer)]
     per_line = (longer - short) / (LONGER - SHORT)
-    lines = int(context * 1.3 / per_line) + 20
-    expected = int(short + per_line * (lines - SHORT))
+    for salt, context in enumerate(contexts, start=3):
+        lines = int(context * 1.3 / per_line) + 20
+        expected = int(short + per_line * (lines - SHORT))
+        try:
+            answer = await bench.chat.ask(_question(lines, salt), SECONDS)
+        except Trouble as trouble:
+            return [_refused(trouble, expected)]
+        finding = await _taken(bench, answer, lines, expected)
+        if finding.level != "ok":
+            break
+    if finding.level == "ok" and len(contexts) > 1 and context < (bench.context or 0):
+        said = f"all of {finding.figures['counted']:,} tokens were read; longer ones were not tried"
+        return [unknown("long prompts", said, **finding.figures)]
+    return [finding]
+
+
+async def _contexts(bench: Bench) -> list[int]:
+    """What the context is, or may be."""
+    if bench.kind != "Ollama":
+        return [bench.context] if bench.context else []
+    subject = bench.chat.subject
+    if subject.dialect == "ollama":
+        return [bench.chat.context]
     try:
-        answer = await bench.chat.ask(_question(lines, 3), SECONDS)
-    except Trouble as trouble:
-        return [_refused(trouble, expected)]
-    return [await _taken(bench, answer, lines, expected)]
+        running = (await bench.chat.line.get(f"{subject.root}/api/ps")).mapping()
+    except Trouble:
+        running = {}
+    loaded = loaded_window(running, subject.name)
+    own = bench.context or USUAL[-1]
+    return [loaded] if loaded else [c for c in USUAL if c < own] + [own] * (own <= USUAL[-1])
 
 
 def _question(lines: int, salt: int, truncate: bool | None = None) -> Question:
@@ -91,8 +120,12 @@ async def _taken(bench: Bench, answer: Answer, lines: int, expected: int) -> Fin
     if bench.kind != "Ollama":
         advice = "keep prompts well below the context; what is lost is lost without a word"
         return warning("long prompts", said, advice, **figures)
+    if bench.chat.subject.dialect != "ollama":
+        advice = f"write `ollama_chat/{visible(bench.chat.subject.name)}`, or raise"
+        advice += " OLLAMA_CONTEXT_LENGTH: over /v1 no context can be asked for"
+        return warning("long prompts", said, advice, **figures)
     try:
-        await bench.chat.ask(_question(lines, 4, truncate=False), SECONDS)
+        await bench.chat.ask(_question(lines, 1000, truncate=False), SECONDS)
         refuses = False
     except Trouble as trouble:
         refuses = trouble.status in REFUSES

@@ -11,15 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.worlds import write_world
-
-ATTRIBUTES = """version: 1
-set: two
-about: Two attributes for tests.
-attributes:
-  mercy: {about: Sparing people., high: It spares., low: It does not spare.}
-  order: {about: Keeping rules., high: It keeps them., low: It breaks them.}
-"""
+from tests.worlds import ATTRIBUTES, write_world
 
 SCENARIOS = (
     "A boy has taken bread.",
