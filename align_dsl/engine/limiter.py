@@ -72,7 +72,9 @@ class Endpoint:
         return self.shrunk_at > float("-inf")
 
     def has_room(self, now: float) -> bool:
-        return self.in_flight < int(self.limit) and now >= self.rests_until
+        # one question is enough to learn whether it has loaded its model
+        most = int(self.limit) if self.loading_since is None else 1
+        return self.in_flight < most and now >= self.rests_until
 
     def learn(self, how: How, now: float, rest: float | None = None) -> None:
         """`rest`: for how long it has asked to be left alone."""

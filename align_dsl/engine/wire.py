@@ -8,7 +8,6 @@ next, and one that fails rests a while.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache, partial
@@ -18,22 +17,14 @@ import orjson
 from align_dsl.engine.adapter import NoAnswer, NotNow, Trail
 from align_dsl.engine.fork import outlives_forks
 from align_dsl.engine.limiter import Closed, Endpoint, How, Limiter
+from align_dsl.engine.looks import FORGOTTEN_SECONDS, Looks
 from align_dsl.engine.loop import Loop
 from align_dsl.engine.mapping import Parameters, litellm_module, template
-from align_dsl.engine.ollama import loaded_window, own_window
+from align_dsl.engine.ollama import loaded_window
 from align_dsl.engine.prompt import Message
-from align_dsl.engine.quirks import (
-    GUIDANCE,
-    OLLAMA,
-    PLAIN,
-    VLLM,
-    Dialect,
-    is_guidance,
-    is_too_long,
-    which_backend,
-)
+from align_dsl.engine.quirks import OLLAMA, PLAIN, Dialect, is_too_long
 from align_dsl.engine.quirks import dialect as dialect_of
-from align_dsl.engine.refusal import BUSY, UNHEARD, is_a_no, is_loading, mood, refusal
+from align_dsl.engine.refusal import UNHEARD, is_a_no, is_loading, mood, refusal
 from align_dsl.engine.reply import Complaint, Heard, Reply, read
 from align_dsl.engine.session import CLOSED, Session
 from align_dsl.engine.window import (
@@ -48,7 +39,6 @@ from align_dsl.language.program import Model
 from align_dsl.types import Failure
 
 LOADING_SECONDS = 1.0  # how often a server is asked whether it has loaded its model
-FORGOTTEN_SECONDS = 60.0  # how long one is not asked again that loads for ever, or was not there
 HINT = " (an endpoint of this kind often ends in `/v1`)"
 MOST_LOOKS = 3  # after which one that answers questions, but not that one, is taken at its word
 
@@ -77,6 +67,7 @@ class Wire:
         self.scrubbed = scrubbed
         self.limiter = self._limiter(urls)
         self.session = Session(model.timeout, key, scrubbed)
+        self.looks = self._looks()
         self._used = False
         outlives_forks(self)
 
@@ -85,6 +76,10 @@ class Wire:
         self._used, closed = False, self.limiter.closed
         self.limiter = self._limiter([endpoint.url for endpoint in self.endpoints])
         self.limiter.closed = closed
+        self.looks = self._looks()
+
+    def _looks(self) -> Looks:
+        return Looks(self.provider, self.name, self.model.timeout, self.session, self.limiter)
 
     def _limiter(self, urls: Sequence[str]) -> Limiter:
         limiter = Limiter.of(urls, self.model.concurrency)
@@ -106,7 +101,7 @@ class Wire:
         it. Those that were found `silent` are left alone for a while."""
         litellm_module()  # takes seconds, in which the loop could do nothing else
         self._used = True
-        Loop.shared().do(self._look(silent))
+        Loop.shared().do(self.looks.all(silent))
 
     def ask(
         self,
@@ -171,7 +166,7 @@ class Wire:
                     how, rest = "loading", FORGOTTEN_SECONDS
                     continue
                 if not endpoint.looked:
-                    await self._meet(endpoint)
+                    await self.looks.meet(endpoint)
                 dialect = endpoint.dialect
                 url, body = self.request(said, asking(dialect), seed, endpoint)
                 trail.calls += 1
@@ -344,61 +339,6 @@ class Wire:
 
     def _text(self, reply: Reply) -> str:
         return self.scrubbed(reply.body.decode("utf-8", "replace"))
-
-    # --- what servers say of themselves ------------------------------------------------------
-
-    async def _look(self, silent: Collection[str]) -> None:
-        now = self.limiter.clock()
-        for endpoint in self.endpoints:
-            if endpoint.url in silent:
-                endpoint.gone, endpoint.rests_until = True, now + FORGOTTEN_SECONDS
-        unknown = (e for e in self.endpoints if not e.looked and e.url not in silent)
-        await asyncio.gather(*(self._meet(endpoint) for endpoint in unknown))
-
-    async def _meet(self, endpoint: Endpoint) -> None:
-        """Look at a server before it is first asked. Who comes meanwhile waits for the same."""
-        if endpoint.looking is None:
-            endpoint.looking = asyncio.ensure_future(self._look_at(endpoint))
-        await asyncio.shield(endpoint.looking)
-
-    async def _look_at(self, endpoint: Endpoint) -> None:
-        try:
-            endpoint.looks += 1
-            if self.provider == "ollama_chat":
-                asked = {"model": self.name}
-                status, shown, _ = await self.session.told(
-                    "POST", f"{endpoint.url}/api/show", asked
-                )
-                endpoint.window = own_window(shown)
-                looked = _has_said(status)
-            else:
-                status, listed, server = await self.session.told("GET", f"{endpoint.url}/models")
-                if endpoint.dialect is PLAIN:  # else it has said so meanwhile, in a reply
-                    endpoint.is_a(dialect_of(listed, server))
-                looked = _has_said(status)
-                if endpoint.dialect is VLLM:
-                    guided = await self._has_guidance(endpoint) if looked else None
-                    if guided:
-                        endpoint.is_a(GUIDANCE)
-                    looked = guided is not None
-                elif endpoint.dialect is not PLAIN:
-                    looked = True
-            # who says nothing, or is not itself yet, is looked at again before the next question
-            endpoint.looked = looked
-        finally:
-            endpoint.looking = None
-        self.limiter.look_again()  # it may get more at once than one that nobody knows
-
-    async def _has_guidance(self, endpoint: Endpoint) -> bool | None:
-        """None where it does not say. Its first answer held to a form may take half a minute."""
-        url, asked = f"{endpoint.url}/chat/completions", which_backend(self.name)
-        status, said, _ = await self.session.told("POST", url, asked, self.model.timeout)
-        return is_guidance(status, said) if _has_said(status) else None
-
-
-def _has_said(status: int) -> bool:
-    """Whether a server has told of itself, or will not."""
-    return 0 < status < 500 and status not in BUSY
 
 
 def _sent_window(body: bytes) -> int:
