@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import tempfile
 import time
@@ -168,6 +169,7 @@ def main() -> None:
     wishes.add_argument("--vllm", type=Path, help="the Python that has vLLM")
     wishes.add_argument("--backend", default="guidance", help="of vLLM, such as xgrammar")
     given = wishes.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or a vLLM would outlive this
     with tempfile.TemporaryDirectory() as folder:
         path = random_model(Path(folder) / "random.gguf")
         if given.vllm:

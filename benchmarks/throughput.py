@@ -29,6 +29,7 @@ import logging
 import os
 import re
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -402,6 +403,7 @@ def serve(vllm: Path | None) -> None:
     from tests.servers.llama import Llama
     from tests.servers.vllm import Vllm, running
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or a vLLM would outlive this
     if vllm is None:
         with Llama(TRAINED, SLOTS) as server:
             print(server.endpoint, flush=True)

@@ -343,8 +343,9 @@ def test_a_run_ends_where_nobody_answers_any_more(
     ids=lambda reply: str(reply.status),
 )
 def test_a_server_that_says_anything_is_there(
-    reply: Reply, server: Recorder, tmp_path: Path
+    reply: Reply, server: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("align_dsl.engine.limiter.FULL_SECONDS", 1.0)  # nobody waits for it here
     server.script = lambda asked: reply
     outcome = outcome_of(small(tmp_path, server.url, n=6, retries=0), tmp_path)
     assert outcome.gone is None
