@@ -129,9 +129,10 @@ class Crew:
             if prefix is None:
                 return key
             if (warm := self.warm.get(prefix)) is not None:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(warm.wait(), WARM_SECONDS)
-                warm.set()  # nobody waits for it twice
+                if not warm.is_set():  # to wait with a limit costs a turn of the loop
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(warm.wait(), WARM_SECONDS)
+                    warm.set()  # nobody waits for it twice
                 return key if self.jobs.may_ask() else None
             warm = self.warm[prefix] = asyncio.Event()
             try:
